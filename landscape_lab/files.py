@@ -74,7 +74,9 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is damaged: not valid JSON ({error})") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
     """Write named tensors as safetensors, with a checksum of their bytes in the metadata.
 
     Args:
@@ -82,13 +84,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         tensors: any shapes and dtypes, on any device.
         metadata: text to keep beside them; the key ``crc32`` is taken.
 
+    Returns:
+        The checksum.
+
     Raises:
         OSError: as :func:`write_bytes`.
     """
     # Parameters are views into one buffer; safetensors refuses shared storage, hence the copies.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    notes = {**(metadata or {}), CHECKSUM: _checksum(copies)}
-    write_bytes(path, safetensors.torch.save(copies, metadata=notes))
+    checksum = _checksum(copies)
+    write_bytes(path, safetensors.torch.save(copies, metadata={**(metadata or {}), CHECKSUM: checksum}))
+    return checksum
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -105,7 +111,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path} does not exist") from None
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-    expected = metadata.pop(CHECKSUM, None)
+    expected = metadata.get(CHECKSUM)
     if expected is not None and expected != _checksum(tensors):
         raise InputError(f"{path} is damaged: its checksum does not match its content")
     return tensors, metadata

@@ -43,7 +43,8 @@ class ParameterSpace:
             raise ValueError("the model has no trainable parameters among those selected")
         kinds = {(parameter.dtype, parameter.device) for parameter in self._parameters.values()}
         if len(kinds) > 1:
-            raise ValueError(f"all parameters must have one dtype and one device, got {sorted(map(str, kinds))}")
+            found = sorted(map(str, kinds))
+            raise ValueError(f"all parameters must have one dtype and one device, got {found}")
         ((self.dtype, self.device),) = kinds
         self.names = tuple(self._parameters)
         self.shapes = tuple(parameter.shape for parameter in self._parameters.values())
@@ -91,7 +92,7 @@ class ParameterSpace:
 
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """A ``(P,)`` vector as named views with the parameters' shapes, sharing its memory."""
-        parts = vector.split(self.sizes)
+        parts = torch.split(vector, list(self.sizes))
         return {
             name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
@@ -100,9 +101,9 @@ class ParameterSpace:
         """Move the parameters into one buffer, for good, and give them gradients in another.
 
         Returns:
-            The ``(P,)`` parameter buffer and the ``(P,)`` gradient buffer (zero). Writing to the first moves the
-            model; ``backward`` adds into the second. From then on a perturbation, a penalty or an optimiser
-            step is one operation on a vector instead of one for each tensor.
+            The ``(P,)`` parameter buffer and the ``(P,)`` gradient buffer (zero). Writing to the first moves
+            the model; ``backward`` adds into the second. From then on a perturbation, a penalty or an
+            optimiser step is one operation on a vector instead of one for each tensor.
         """
         flat = self.vector()
         gradient = torch.zeros_like(flat)
@@ -154,7 +155,7 @@ def eval_mode(model: nn.Module, batch_norm: BatchNormPolicy = "running") -> Iter
 
 @contextmanager
 def frozen_batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Within the block, BatchNorm in training mode normalises by the batch and updates no running statistic."""
+    """Within the block, BatchNorm in training mode uses the batch's statistics and updates no buffer."""
     # With track_running_stats False and buffers present, torch uses the batch's statistics in training mode.
     norms = _norms(model)
     kept = [norm.track_running_stats for norm in norms]

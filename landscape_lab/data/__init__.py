@@ -1,1 +1,30 @@
-"""Placeholder."""
+"""Long-tailed image data: readers, profiles and batches that live on the device."""
+
+from __future__ import annotations
+
+from landscape_lab.data.augmentation import crop_and_flip
+from landscape_lab.data.dataset import DATASETS, Dataset, Split, load_dataset
+from landscape_lab.data.loader import Loader, PlainBatches, plain_batches
+from landscape_lab.data.profile import (
+    ImbalanceRatio,
+    head_tail,
+    long_tail_counts,
+    long_tail_subset,
+    shot_groups,
+)
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "ImbalanceRatio",
+    "Loader",
+    "PlainBatches",
+    "Split",
+    "crop_and_flip",
+    "head_tail",
+    "load_dataset",
+    "long_tail_counts",
+    "long_tail_subset",
+    "plain_batches",
+    "shot_groups",
+]

@@ -1,1 +1,9 @@
-"""Placeholder."""
+"""Networks: the CIFAR ResNet family, linear and cosine classifiers."""
+
+from __future__ import annotations
+
+from landscape_lab.models.classifiers import CosineClassifier, LinearClassifier
+from landscape_lab.models.network import Network, build_network
+from landscape_lab.models.resnet import ResNetEncoder
+
+__all__ = ["CosineClassifier", "LinearClassifier", "Network", "ResNetEncoder", "build_network"]

@@ -1,0 +1,144 @@
+"""Batches from images that already lie where they are used: no worker, no copy, no wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape_lab.data.augmentation import crop_and_flip
+from landscape_lab.data.dataset import Dataset, Split
+from landscape_lab.errors import InputError
+
+__all__ = ["Loader", "PlainBatches", "plain_batches"]
+
+_ORDER, _AUGMENTATION = 0, 1
+
+
+class Loader:
+    """Shuffled, augmented, normalised batches on the split's device.
+
+    An epoch's order and augmentation depend on ``seed`` and the epoch's number alone, so a resumed run needs
+    no generator's state. (A GPU's random numbers are others than a CPU's.)
+
+    Args:
+        split: what to draw from, each sample once an epoch.
+        dataset: gives the normalisation and the number of classes.
+        batch_size: samples a batch.
+        seed: not negative.
+        crop_padding: as in :func:`~landscape_lab.data.augmentation.crop_and_flip`; 0 for no crop.
+        flip: whether to mirror half of the images.
+        drop_last: leave out the last batch of an epoch if it is smaller.
+
+    Raises:
+        InputError: there would be no batch, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        seed: int,
+        crop_padding: int = 0,
+        flip: bool = False,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1 or crop_padding < 0 or seed < 0:
+            raise InputError(
+                "batch size must be at least 1, crop padding and seed at least 0, "
+                f"got {batch_size}, {crop_padding} and {seed}"
+            )
+        if len(split) < (batch_size if drop_last else 1):
+            raise InputError(
+                f"{len(split)} training images make no batch of {batch_size}; use a smaller batch size"
+            )
+        self.split = split
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.crop_padding = crop_padding
+        self.flip = flip
+        self.drop_last = drop_last
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches lie."""
+        return self.split.images.device
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The number of batches in an epoch."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch number ``epoch``, the same at each call.
+
+        Yields:
+            Images (B, C, H, W) float32 and targets (B,) int64.
+        """
+        generator = self._generator(epoch, _AUGMENTATION)
+        for indices in torch.split(self._order(epoch), self.batch_size):
+            images = crop_and_flip(self.split.images[indices], generator, self.crop_padding, self.flip)
+            yield self.dataset.normalise(images), self.split.targets[indices]
+
+    def class_counts(self, epoch: int) -> Tensor:
+        """How many samples of each class each batch of :meth:`epoch` holds, without touching an image.
+
+        Returns:
+            (batches, C) int64, on the split's device.
+        """
+        order = self._order(epoch)
+        batch = torch.arange(len(order), device=self.device) // self.batch_size
+        cells = batch * self.dataset.num_classes + self.split.targets[order]
+        # Not bincount: on a GPU it waits, to learn the largest value.
+        counts = torch.zeros(
+            self.batches_per_epoch * self.dataset.num_classes, dtype=torch.int64, device=self.device
+        )
+        return counts.scatter_add_(0, cells, torch.ones_like(cells)).view(self.batches_per_epoch, -1)
+
+    def _order(self, epoch: int) -> Tensor:
+        order = torch.randperm(len(self.split), generator=self._generator(epoch, _ORDER), device=self.device)
+        return order[: self.batches_per_epoch * self.batch_size]
+
+    def _generator(self, epoch: int, stream: int) -> torch.Generator:
+        # Hashed: generators seeded with neighbouring numbers can start out alike.
+        mixed = np.random.SeedSequence((self.seed, epoch, stream)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(mixed[0]))
+
+
+class PlainBatches:
+    """Normalised batches in file order, as often as asked for; see :func:`plain_batches`."""
+
+    def __init__(self, split: Split, dataset: Dataset, batch_size: int) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch size must be at least 1, got {batch_size}")
+        self.split = split
+        self.dataset = dataset
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.split), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield self.dataset.normalise(self.split.images[part]), self.split.targets[part]
+
+
+def plain_batches(split: Split, dataset: Dataset, batch_size: int = 512) -> PlainBatches:
+    """A split as a re-iterable of batches: not shuffled, not augmented, on the split's device.
+
+    Args:
+        split: what to go through.
+        dataset: gives the normalisation.
+        batch_size: samples a batch; the last one may be smaller.
+
+    Returns:
+        An object with ``len`` that yields images (B, C, H, W) float32 and targets (B,) int64.
+    """
+    return PlainBatches(split, dataset, batch_size)

@@ -1,0 +1,42 @@
+"""Which device to work on: said aloud, never changed in silence."""
+
+from __future__ import annotations
+
+import torch
+
+from landscape_lab.errors import InputError
+
+__all__ = ["describe", "resolve_device"]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device.
+
+    ``auto`` takes CUDA where there is one. On CUDA, convolutions are told to be deterministic and to compute
+    in full float32 (no TF32), so that a seed and a device give the same run.
+
+    Raises:
+        InputError: CUDA was asked for and there is none, or the name is unknown.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r} is not supported; use auto, cpu or cuda")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda: this PyTorch finds no CUDA device; use --device cpu or auto")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(f"--device {name}: there are only {torch.cuda.device_count()} CUDA devices")
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """A device's name for people: ``cpu``, or the GPU's model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,123 @@
+"""Paths of training in a plane: lines with checkpoints, arrows, and names that keep out of each other's way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+from landscape_lab.figures.arrays import Array
+from landscape_lab.figures.text import size_of
+
+__all__ = ["PointName", "draw_path", "name_points"]
+
+HALO = (withStroke(linewidth=3.6, foreground="white"),)
+
+
+def draw_path(
+    axes: Axes, points: Array, color: str, *, width: float = 2.4, arrow: bool = False, label: str | None = None
+) -> None:
+    """Draw a path with a dot at each checkpoint; its beginning a disc, its end an arrow head or a disc.
+
+    Args:
+        axes: where.
+        points: (T, 2) coordinates in the plane.
+        color: of the line; it gets a white halo, to be seen on any ground.
+        width: of the line, in points.
+        arrow: whether it ends in an arrow head.
+        label: its name in the legend.
+    """
+    x, y = points.T
+    halo = (withStroke(linewidth=width + 1.8, foreground="white"),)
+    axes.plot(x, y, color=color, linewidth=width, path_effects=halo, label=label, zorder=4)
+    # Checkpoints as light dots: where they lie close together training moved slowly.
+    axes.plot(x[1:-1], y[1:-1], "o", color="white", markersize=width * 0.62, markeredgewidth=0, zorder=5)
+    axes.plot(x[:1], y[:1], "o", color=color, markersize=width * 2.9, markeredgecolor="white", zorder=6)
+    step = next((i for i in range(len(x) - 2, -1, -1) if np.hypot(x[-1] - x[i], y[-1] - y[i]) > 0), None)
+    if arrow and step is not None:
+        axes.annotate(
+            "", (x[-1], y[-1]), (x[step], y[step]), zorder=6,
+            arrowprops={"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15},
+        )  # fmt: skip
+    else:
+        axes.plot(x[-1:], y[-1:], "o", color=color, markersize=width * 2.9, markeredgecolor="white", zorder=6)
+
+
+@dataclass(frozen=True)
+class PointName:
+    """A name to be written beside a point of the plane."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def name_points(axes: Axes, names: Sequence[PointName], avoid: Sequence[Array], *, size: float = 12.0) -> None:
+    """Write each name beside its point, on the side where it is furthest from the paths and the other names.
+
+    Points outside the picture get no name. Call this last: it needs the final limits and layout of ``axes``.
+
+    Args:
+        axes: where.
+        names: what to write.
+        avoid: paths of shape (T, 2) to stay clear of.
+        size: of the letters, in points.
+    """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    corner, extent = np.array([left, bottom]), np.array([right - left, top - bottom])
+    inches = _panel_inches(axes)
+
+    def placed(points: Array) -> Array:  # in points of the page, from the panel's lower left corner
+        return np.asarray((points - corner) / extent * inches * 72, dtype=np.float64)
+
+    obstacles = [placed(_dense(path)) for path in avoid if len(path)]
+    obstacles += [placed(np.array([[name.x, name.y]])) for name in names]
+    cloud = np.concatenate(obstacles) if obstacles else np.empty((0, 2))
+    for name in names:
+        point = placed(np.array([[name.x, name.y]]))[0]
+        if not ((point >= 0) & (point <= inches * 72)).all():
+            continue
+        half = np.array(size_of(name.text, size)) * 36 + 1.0
+        best, best_offset = -math.inf, np.zeros(2)
+        for angle in np.arange(16) * math.pi / 8:
+            for distance in (8.0, 15.0):
+                direction = np.array([math.cos(angle), math.sin(angle)])
+                offset = direction * (half + distance * 0.75)
+                centre = point + offset
+                # Distance from the box of the name to the nearest obstacle, and to the frame.
+                gap = np.abs(cloud - centre) - half
+                clear = np.hypot(*np.maximum(gap, 0).T) + np.minimum(gap.max(axis=1), 0)
+                frame = min(float((centre - half).min()), float((inches * 72 - centre - half).min()))
+                score = min(float(clear.min(initial=99.0)), 12.0, frame + 4 if frame < 2 else 99.0) - 0.12 * distance
+                if score > best:
+                    best, best_offset = score, offset
+        axes.annotate(
+            name.text, (name.x, name.y), tuple(best_offset), textcoords="offset points", ha="center", va="center",
+            fontsize=size, color=name.color, path_effects=HALO, zorder=8,
+        )  # fmt: skip
+        centre = point + best_offset
+        spread = np.array([(u, v) for u in (-1, -0.5, 0, 0.5, 1) for v in (-1, 0, 1)]) * half
+        cloud = np.concatenate([cloud, centre + spread])
+
+
+def _dense(path: Array, count: int = 400) -> Array:
+    """``count`` points along the path: a long straight stretch is an obstacle, too."""
+    steps = np.hypot(*np.diff(path, axis=0).T)
+    length = np.concatenate([[0.0], np.cumsum(steps)])
+    at = np.linspace(0, length[-1], count)
+    return np.stack([np.interp(at, length, path[:, k]) for k in range(2)], axis=1)
+
+
+def _panel_inches(axes: Axes) -> Array:
+    """The panel's width and height as the layout leaves them."""
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        raise ValueError("the axes belong to no figure")
+    figure.draw_without_rendering()
+    box = axes.get_window_extent()
+    return np.array([box.width, box.height]) / figure.dpi

@@ -1,0 +1,142 @@
+"""What all pictures share: one style sheet, colours, and files that come out the same byte for byte."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import ParamSpec
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from landscape_lab.errors import InputError
+from landscape_lab.files import write_bytes
+
+__all__ = [
+    "BARS",
+    "CYCLE",
+    "LEVEL_RAMP",
+    "LOSS_MAP",
+    "OURS",
+    "STANDARD",
+    "SUBSETS",
+    "colours_of",
+    "grey_panel",
+    "in_paper_style",
+    "paper_style",
+    "save",
+]
+
+Arguments = ParamSpec("Arguments")
+
+STYLE = Path(__file__).with_name("paper.mplstyle")
+DPI = 200
+
+# The papers' blue and red, which also differ for every common colour blindness (checked: they differ in blue).
+SUBSETS = {
+    **dict.fromkeys(("head", "many"), "#0b67a8"),
+    **dict.fromkeys(("tail", "few"), "#d8392f"),
+    "med": "#8a6d1f",
+    "all": "#333333",
+}
+STANDARD = "#000000"
+OURS = "#c8102e"
+# Okabe and Ito's colours, safe for colour blindness, for everything that the papers give no colour.
+CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d1f", "#56b4e9", "#333333", "#e69f00")
+# Fig. 6 of the GKP-GSA paper: Head-0, Head-1, Tail-0, Tail-1.
+BARS = ("#f1f5fc", "#bcd2ee", "#6384ac", "#b36b6b")
+
+# Fig. 1: dark blue is low, white is high.
+LOSS_MAP = LinearSegmentedColormap.from_list(
+    "landscape_loss", ["#164a75", "#1a6aa6", "#3a8fc0", "#8fb0d6", "#c9cce3", "#e9e7f1", "#fdfcfe"]
+)
+# Fig. 2: viridis for the low lines, red for the high ones.
+LEVEL_RAMP = LinearSegmentedColormap.from_list(
+    "landscape_levels",
+    ["#43206f", "#1f62b4", "#1d7f8a", "#2aa981", "#86cd4a", "#dfd827", "#f9b53a", "#f27f57", "#dc3a35", "#a50f15"],
+)
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Within the block matplotlib draws with our style sheet alone; the caller's settings come back after it."""
+    with matplotlib.style.context(STYLE, after_reset=True):
+        yield
+
+
+def in_paper_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Make a drawing function use :func:`paper_style`, and fix the layout of the figure that it returns.
+
+    Without the second part each save would lay the figure out again, starting from the last result, and two
+    files of one figure would differ.
+    """
+
+    @functools.wraps(draw)
+    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with paper_style():
+            figure = draw(*args, **kwargs)
+            # Twice: panels of fixed aspect settle only once they have been laid out.
+            figure.draw_without_rendering()
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
+
+    return styled
+
+
+def colours_of(names: Sequence[str]) -> list[str]:
+    """A colour for each name: that of :data:`SUBSETS` where it has one, else the next of :data:`CYCLE`."""
+    # The cycle begins with a blue and a red too close to those of head and tail.
+    taken = 2 if any(name in SUBSETS for name in names) else 0
+    free = itertools.cycle(CYCLE[taken:])
+    return [SUBSETS[name] if name in SUBSETS else next(free) for name in names]
+
+
+def grey_panel(axes: Axes) -> None:
+    """Give ``axes`` the grey ground and white grid of the paper's Fig. 9."""
+    axes.set_facecolor("#eaeaf2")
+    axes.grid(True, color="white", linestyle="-", linewidth=0.9)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=2.5, which="major", color="#8a8a94")
+    axes.tick_params(length=0, which="minor")
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "svg")) -> list[Path]:
+    """Write ``figure`` as ``stem.png``, ``stem.pdf`` …; the same figure gives the same bytes, whatever the time.
+
+    Args:
+        figure: what a function of this package returned.
+        stem: the path without its ending; folders are made, existing files replaced in one step.
+        formats: any of ``png`` (200 dpi), ``pdf`` (TrueType fonts) and ``svg`` (text as outlines).
+
+    Returns:
+        The paths, in the order of ``formats``.
+
+    Raises:
+        InputError: a format is not one of these.
+    """
+    # None leaves the entry out: dates and versions would make each file differ.
+    metadata: dict[str, dict[str, None]] = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "svg": {"Date": None, "Creator": None},
+    }
+    for form in formats:
+        if form not in metadata:
+            raise InputError(f"unknown picture format {form!r}; choose from {', '.join(metadata)}")
+    paths = []
+    with paper_style():
+        for form in formats:
+            content = BytesIO()
+            figure.savefig(content, format=form, dpi=DPI, metadata=metadata[form])
+            path = stem.with_name(f"{stem.name}.{form}")
+            write_bytes(path, content.getvalue())
+            paths.append(path)
+    return paths

@@ -1,0 +1,27 @@
+"""Empirical risk minimisation: the gradient of the batch's mean loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from landscape_lab.training.workspace import Workspace
+
+__all__ = ["erm_step"]
+
+
+def erm_step(work: Workspace, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave the batch's gradient in ``work.gradient``.
+
+    Args:
+        work: model in training mode.
+        images: ``(B, C, H, W)`` float.
+        targets: ``(B,)`` int64.
+
+    Returns:
+        The samples' losses ``(B,)`` and logits ``(B, C)``, detached.
+    """
+    work.gradient.zero_()
+    logits = work.model(images)
+    losses = work.loss(logits, targets)
+    losses.mean().backward()
+    return losses.detach(), logits.detach()

@@ -1,0 +1,38 @@
+"""Learning rate and α over the epochs; epochs count from 0."""
+
+from __future__ import annotations
+
+import math
+
+from landscape_lab.recipe import GkpRecipe, GroupsRecipe, TrainingRecipe
+
+__all__ = ["alpha", "learning_rate", "regroups"]
+
+
+def learning_rate(recipe: TrainingRecipe, epoch: int) -> float:
+    """Learning rate of one epoch: linear warm-up, then steps or a cosine."""
+    if epoch < recipe.warmup_epochs:
+        return recipe.learning_rate * (epoch + 1) / recipe.warmup_epochs
+    if recipe.schedule == "cosine":
+        return 0.5 * recipe.learning_rate * (1 + math.cos(math.pi * epoch / recipe.epochs))
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    return recipe.learning_rate * recipe.decay ** sum(epoch >= milestone for milestone in recipe.milestones)
+
+
+def alpha(recipe: GkpRecipe, epoch: int, epochs: int) -> float:
+    """Weight of acquisition against preservation (GKP+GSA, Eq. 20).
+
+    ``α(t) = α_min + (α_max - α_min) (1 + cos(π t / T)) / 2``
+    """
+    return recipe.alpha_min + 0.5 * (recipe.alpha_max - recipe.alpha_min) * (
+        1 + math.cos(math.pi * epoch / epochs)
+    )
+
+
+def regroups(recipe: GroupsRecipe, epoch: int) -> bool:
+    """Whether classes are grouped anew before this epoch."""
+    since = epoch - recipe.start_epoch
+    # Before the first epoch has ended the memory bank is empty, whatever the recipe says.
+    first = max(1, recipe.start_epoch)
+    return epoch == first or (epoch > first and since % recipe.period == 0)
