@@ -35,8 +35,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # the system names the temporary file, or none at all
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 
@@ -74,9 +76,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is damaged: not valid JSON ({error})") from None
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> str:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """Write named tensors as safetensors, with a checksum of their bytes in the metadata.
 
     Args:

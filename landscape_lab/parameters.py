@@ -93,9 +93,7 @@ class ParameterSpace:
     def views(self, vector: Tensor) -> dict[str, Tensor]:
         """A ``(P,)`` vector as named views with the parameters' shapes, sharing its memory."""
         parts = torch.split(vector, list(self.sizes))
-        return {
-            name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
-        }
+        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def adopt(self) -> tuple[Tensor, Tensor]:
         """Move the parameters into one buffer, for good, and give them gradients in another.

@@ -13,7 +13,6 @@ to its last complete epoch.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import filelock
 import msgspec
 import torch
 from torch import Tensor, nn
@@ -124,11 +124,12 @@ class Run:
         Raises:
             InputError: another process is at it.
         """
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"another process is training {self.path}; wait for it or stop it") from None
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"another process is training {self.path}; wait for it or stop it") from None
+        with lock:
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed while writing
                 leftover.unlink(missing_ok=True)
             yield
@@ -161,9 +162,7 @@ class Run:
     def save_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace ``metrics.jsonl``; NaN is written as ``null``."""
         # The whole file each time: 400 epochs of 100 classes are 4 MB, and a torn last line cannot happen.
-        write_bytes(
-            self.path / "metrics.jsonl", b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-        )
+        write_bytes(self.path / "metrics.jsonl", b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 
@@ -199,13 +198,26 @@ class Run:
         if epoch is None:
             epoch = epochs[-1]
         if epoch not in epochs:
-            raise InputError(
-                f"{self.path} holds no checkpoint of epoch {epoch}; it has {', '.join(map(str, epochs))}"
-            )
+            raise InputError(f"{self.path} holds no checkpoint of epoch {epoch}; it has {', '.join(map(str, epochs))}")
         path = self.checkpoint_path(epoch)
         tensors, _ = read_tensors(path)
         load_state(model, tensors, path)
         return epoch
+
+    def trajectory(self) -> tuple[Tensor, tuple[int, ...]]:
+        """All checkpoints' parameters as vectors ``(T, P)`` on the CPU, and their epochs.
+
+        Raises:
+            InputError: there is no checkpoint, or one is damaged.
+        """
+        epochs = self.checkpoints()
+        if not epochs:
+            raise InputError(f"{self.path} holds no checkpoint yet; train it first")
+        points = []
+        for epoch in epochs:
+            tensors, _ = read_tensors(self.checkpoint_path(epoch))
+            points.append(torch.cat([tensors[name].reshape(-1) for name in self.info["parameters"]]))
+        return torch.stack(points), epochs
 
     # -- what continuing needs -------------------------------------------------------------------------------
 
@@ -307,13 +319,9 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) ->
         InputError: names or shapes are not the model's.
     """
     own = state_of(model)
-    wrong = sorted(own.keys() ^ tensors.keys()) or [
-        name for name in own if own[name].shape != tensors[name].shape
-    ]
+    wrong = sorted(own.keys() ^ tensors.keys()) or [name for name in own if own[name].shape != tensors[name].shape]
     if wrong:
-        raise InputError(
-            f"{source} does not fit the model: {wrong[0]!r} is missing, unknown or of other shape"
-        )
+        raise InputError(f"{source} does not fit the model: {wrong[0]!r} is missing, unknown or of other shape")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])

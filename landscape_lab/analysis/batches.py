@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ def batches_of(batches: Batches, batch_size: int = 256) -> Iterable[tuple[Tensor
     """Return batches that can be read again and again, whatever the caller gave.
 
     Args:
-        batches: a pair of tensors of equal length, which is split without copying; a list of batches; or a loader
-            such as ``torch.utils.data.DataLoader``. A loader keeps its own batches. It sees the same random
-            numbers at every reading, and takes none from the global generator.
+        batches: a pair of tensors of equal length, which is split without copying; a list of batches; or a
+            loader such as ``torch.utils.data.DataLoader``. A loader keeps its own batches. It sees the same
+            random numbers at every reading, and takes none from the global generator.
         batch_size: samples in each part of a pair of tensors.
 
     Raises:
@@ -29,10 +30,12 @@ def batches_of(batches: Batches, batch_size: int = 256) -> Iterable[tuple[Tensor
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    if isinstance(batches, tuple | list) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
+    if _is_pair(batches):
         inputs, targets = batches
         if len(inputs) != len(targets):
-            raise InputError(f"{len(inputs)} inputs but {len(targets)} targets: give one target for each input")
+            raise InputError(
+                f"{len(inputs)} inputs but {len(targets)} targets: give one target for each input"
+            )
         parts = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         return [(some, wanted) for some, wanted in parts if len(some)]
     if isinstance(batches, list | tuple):
@@ -45,8 +48,8 @@ def batches_of(batches: Batches, batch_size: int = 256) -> Iterable[tuple[Tensor
 class _Replayed:
     """A loader whose every reading starts from the same state of the global random generator."""
 
-    # Even an unshuffled DataLoader draws a seed from the global generator; and an augmentation that changed between
-    # two products would make them products with two different operators.
+    # Even an unshuffled DataLoader draws a seed from the global generator; and an augmentation that changed
+    # between two products would make them products with two different operators.
 
     def __init__(self, loader: Iterable[tuple[Tensor, Tensor]]) -> None:
         self._loader = loader
@@ -68,9 +71,15 @@ class _Replayed:
             yield _pair(batch)
 
 
+def _is_pair(batch: object) -> TypeGuard[tuple[Tensor, Tensor]]:
+    parts = batch if isinstance(batch, tuple | list) else ()
+    return len(parts) == 2 and all(isinstance(part, Tensor) for part in parts)
+
+
 def _pair(batch: object) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return batch[0], batch[1]
+    if _is_pair(batch):
+        inputs, targets = batch
+        return inputs, targets
     raise InputError(f"each batch must be a pair of tensors (inputs, targets), got {type(batch).__name__}")
 
 
@@ -78,7 +87,8 @@ def count_samples(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
     """Count the samples, and make sure that a loader gives the same ones at every reading.
 
     Raises:
-        InputError: there are no samples, or two readings differ (random augmentation, or a random part left out).
+        InputError: there are no samples, or two readings differ (random augmentation, or a random part left
+            out).
     """
     count, sketch = _sketch(batches)
     if count == 0:
@@ -87,7 +97,9 @@ def count_samples(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
         again, other = _sketch(batches)
         # A shuffled order changes the sum's rounding only, of relative size 1e-13 for 1e6 samples.
         if count != again or not torch.allclose(sketch, other, rtol=1e-9, atol=1e-9, equal_nan=True):
-            raise InputError("the batches change between readings: turn random augmentation and drop_last off")
+            raise InputError(
+                "the batches change between readings: turn random augmentation and drop_last off"
+            )
     return count
 
 
@@ -112,7 +124,7 @@ def per_sample(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     losses = loss(output, target)
     if losses.shape != target.shape[:1]:
         raise InputError(
-            f"the loss must give one value per sample, shape ({len(target)},), but gave {tuple(losses.shape)}: "
+            f"the loss must give ({len(target)},) values, one per sample, but gave shape {tuple(losses.shape)}: "
             "use reduction='none'"
         )
     return losses
@@ -122,8 +134,8 @@ def loss_sum(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     """The loss summed over a batch: a ``(B,)`` loss is summed, a scalar is taken as the batch's mean.
 
     Raises:
-        InputError: the scalar is known to be something else than the mean over the samples. A class-weighted mean
-            divides by the sum of the batch's weights, so that averages over batches would be wrong.
+        InputError: the scalar is known to be something else than the mean over the samples. A class-weighted
+            mean divides by the sum of the batch's weights, so that averages over batches would be wrong.
     """
     losses = loss(output, target)
     if losses.shape == target.shape[:1]:

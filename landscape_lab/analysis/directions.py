@@ -11,7 +11,9 @@ from landscape_lab.parameters import ParameterSpace
 __all__ = ["filter_normalised", "layer_normalised", "orthogonalised", "random_direction", "sign_fixed"]
 
 
-def random_direction(space: ParameterSpace, *, seed: int = 0, generator: torch.Generator | None = None) -> Tensor:
+def random_direction(
+    space: ParameterSpace, *, seed: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
     """A vector ``(P,)`` with independent standard normal entries.
 
     Args:
@@ -29,9 +31,10 @@ def filter_normalised(direction: Tensor, space: ParameterSpace) -> Tensor:
 
     .. math:: d_{ij} \leftarrow d_{ij} \, \|\theta_{ij}\| / \|d_{ij}\|
 
-    for filter :math:`j` of layer :math:`i`, a slice along the first dimension of a tensor with two or more; for a
-    linear layer that is the weights of one output. Biases and BatchNorm's parameters (tensors of one dimension or
-    none) get zero: they have no filters, and BatchNorm's scale is not invariant to its own perturbation.
+    for filter :math:`j` of layer :math:`i`, a slice along the first dimension of a tensor with two or more;
+    for a linear layer that is the weights of one output. Biases and BatchNorm's parameters (tensors of one
+    dimension or none) get zero: they have no filters, and BatchNorm's scale is not invariant to its own
+    perturbation.
 
     Args:
         direction: ``(P,)``.
@@ -40,7 +43,8 @@ def filter_normalised(direction: Tensor, space: ParameterSpace) -> Tensor:
     Returns:
         A new ``(P,)`` vector.
 
-    Reference: Li et al., *Visualizing the loss landscape of neural nets*, NeurIPS 2018, arXiv:1712.09913, section 4.
+    Reference: Li et al., *Visualizing the loss landscape of neural nets*, NeurIPS 2018, arXiv:1712.09913,
+    section 4.
     """
     return _normalised(direction, space, filters=True)
 
@@ -77,7 +81,7 @@ def orthogonalised(direction: Tensor, against: Tensor) -> Tensor:
     if not against.any():
         raise InputError("nothing is orthogonal to a zero direction in particular: give another one")
     unit = against / against.norm()
-    result = direction - (unit @ direction) * unit
+    result: Tensor = direction - (unit @ direction) * unit
     result = result - (unit @ result) * unit  # twice is enough (Kahan), once is not in float32
     if result.norm() <= 10 * torch.finfo(direction.dtype).eps * direction.norm():
         raise InputError("the two directions are parallel: choose others")

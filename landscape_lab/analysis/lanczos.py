@@ -38,7 +38,8 @@ class Eigenpairs:
         values: ``(k,)``, float64, in the order that was asked for; ``(2k,)`` for both ends.
         vectors: ``(P, k)`` orthonormal columns in the operator's dtype, the largest entry of each positive.
         residuals: ``(k,)``, float64, the norms of ``H v - value * v``, by one product each at the end.
-        converged: whether each residual is at most ``tolerance`` times the largest magnitude of an eigenvalue.
+        converged: whether each residual is at most ``tolerance`` times the largest magnitude of an
+            eigenvalue.
         products: products with the operator that were spent, the residuals included.
         seed: the seed of the starting vector.
     """
@@ -69,8 +70,8 @@ class Ritz:
 class Krylov:
     """An orthonormal basis grown by one product at a time, in which the operator is tridiagonal.
 
-    Every new vector is orthogonalised against all earlier ones, twice, by two matrix products: without that, copies
-    of converged eigenvalues appear. A basis of ``m`` vectors takes ``m P`` numbers of memory.
+    Every new vector is orthogonalised against all earlier ones, twice, by two matrix products: without that,
+    copies of converged eigenvalues appear. A basis of ``m`` vectors takes ``m P`` numbers of memory.
 
     Args:
         op: the operator.
@@ -174,16 +175,16 @@ def top_eigenpairs(
     r"""The extreme eigenpairs of a symmetric operator.
 
     The Krylov space of a random vector grows until for all wanted Ritz pairs the residual bound
-    :math:`|\beta_m s_{mi}|` is at most ``tolerance`` times the largest :math:`|\lambda|`; the eigenvalue's own error
-    is of second order in it. The residuals reported are then measured by products. From one starting vector a
-    multiple eigenvalue is found once, unless the space becomes invariant: then the search goes on from a new vector
-    until no eigenvalue outside is more extreme than those found.
+    :math:`|\beta_m s_{mi}|` is at most ``tolerance`` times the largest :math:`|\lambda|`; the eigenvalue's
+    own error is of second order in it. The residuals reported are then measured by products. From one
+    starting vector a multiple eigenvalue is found once, unless the space becomes invariant: then the search
+    goes on from a new vector until no eigenvalue outside is more extreme than those found.
 
     Args:
         op: the operator.
         k: how many.
-        which: ``"LA"`` the largest, descending; ``"SA"`` the smallest, ascending; ``"BE"`` the ``k`` largest and then
-            the ``k`` smallest, from one space; ``"LM"`` the largest in magnitude, descending.
+        which: ``"LA"`` the largest, descending; ``"SA"`` the smallest, ascending; ``"BE"`` the ``k`` largest
+            and then the ``k`` smallest, from one space; ``"LM"`` the largest in magnitude, descending.
         tolerance: relative residual to reach.
         max_products: products to stop after, converged or not.
         seed: of the starting vector.
@@ -200,7 +201,9 @@ def top_eigenpairs(
         raise InputError(f"k must lie between 1 and the number of parameters, {op.shape[0]}, got {k}")
     spare = max_products - k * len(_SCORES[which])
     if spare < k:
-        raise InputError(f"max_products={max_products} is too small: {k} eigenpairs need {max_products - spare + k}")
+        raise InputError(
+            f"max_products={max_products} is too small: {k} eigenpairs need {max_products - spare + k}"
+        )
     generator = torch.Generator().manual_seed(seed)
     krylov = Krylov(op, normal_vector(op, generator))
     while krylov.steps < spare and not _settled(krylov, k, which, tolerance):
@@ -223,7 +226,9 @@ def ritz_eigenpairs(
 ) -> Eigenpairs:
     """The wanted pairs of a Krylov space as it stands; measuring their residuals takes a product each."""
     ritz = krylov.ritz()
-    chosen = torch.cat([score(ritz.values).argsort(descending=True, stable=True)[:k] for score in _SCORES[which]])
+    chosen = torch.cat(
+        [score(ritz.values).argsort(descending=True, stable=True)[:k] for score in _SCORES[which]]
+    )
     values = ritz.values[chosen]
     rows = sign_fixed(krylov.lifted(ritz.vectors[:, chosen]))
     differences = op @ rows.T - rows.T * values.to(rows)
@@ -242,7 +247,7 @@ def ritz_eigenpairs(
 
 
 def normal_vector(op: Operator, generator: torch.Generator) -> Tensor:
-    """A standard normal ``(P,)``, drawn on the CPU in float64: one seed, one vector, whatever the device and dtype."""
+    """A standard normal ``(P,)``, drawn on the CPU in float64: one seed, one vector, on any device."""
     return torch.randn(op.shape[0], generator=generator, dtype=torch.float64).to(op.device, op.dtype)
 
 

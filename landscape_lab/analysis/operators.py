@@ -40,16 +40,17 @@ class Hessian:
 
     .. math:: H = \frac{1}{n} \sum_{i=1}^{n} \nabla^2_\theta \, \ell(f_\theta(x_i), y_i)
 
-    The mean is over samples, never over batches, so the split into batches does not matter, and for any partition
-    of the samples into classes :math:`H = \sum_c (n_c / n) H_c` holds. BatchNorm uses its running statistics,
-    dropout is off. Where a ReLU has a kink its curvature is not seen: this is the Hessian that automatic
-    differentiation defines.
+    The mean is over samples, never over batches, so the split into batches does not matter, and for any
+    partition of the samples into classes :math:`H = \sum_c (n_c / n) H_c` holds. BatchNorm uses its running
+    statistics, dropout is off. Where a ReLU has a kink its curvature is not seen: this is the Hessian that
+    automatic differentiation defines.
 
     Args:
         model: any module; never changed, and put back into its own mode after each product.
-        loss: ``loss(output, target)``, of shape ``(B,)``; or a scalar, which is taken as the mean over the batch's
-            samples and weighted by their number.
-        batches: a pair of tensors, a list of batches, or a loader that gives the same samples at each reading.
+        loss: ``loss(output, target)``, of shape ``(B,)``; or a scalar, which is taken as the mean over the
+            batch's samples and weighted by their number.
+        batches: a pair of tensors, a list of batches, or a loader that gives the same samples at each
+            reading.
         parameters: which parameters the Hessian is over (``None``: all trainable ones).
         batch_size: samples in memory at a time, for a pair of tensors; a loader keeps its own batches.
 
@@ -61,8 +62,8 @@ class Hessian:
         batch_norm: how BatchNorm normalises: ``"running"``.
 
     Raises:
-        InputError: the batches hold no samples or change between readings, or the loss gives neither one value per
-            sample nor a mean.
+        InputError: the batches hold no samples or change between readings, or the loss gives neither one
+            value per sample nor a mean.
 
     Reference: B. Pearlmutter, *Fast exact multiplication by the Hessian*, Neural Computation 6 (1994).
 
@@ -99,7 +100,9 @@ class Hessian:
             InputError: the product is not finite, or the loss does not depend on the parameters.
         """
         if v.shape[:1] != self.shape[1:] or v.dim() > 2:
-            raise ValueError(f"expected a vector ({self.shape[1]},) or columns ({self.shape[1]}, K), got {tuple(v.shape)}")
+            raise ValueError(
+                f"expected a vector ({self.shape[1]},) or columns ({self.shape[1]}, K), got {tuple(v.shape)}"
+            )
         columns = v[None] if v.dim() == 1 else v.T
         products = torch.zeros_like(columns, memory_format=torch.contiguous_format)
         # The fused attention kernels have no second derivative.
@@ -108,7 +111,9 @@ class Hessian:
                 self._add_products(inputs.to(self.device), targets.to(self.device), columns, products)
         products /= self.samples
         if not products.isfinite().all():
-            raise InputError("a product with the Hessian is not finite: has the training of this model diverged?")
+            raise InputError(
+                "a product with the Hessian is not finite: has the training of this model diverged?"
+            )
         return products.T.reshape(v.shape)
 
     def _add_products(self, inputs: Tensor, targets: Tensor, columns: Tensor, products: Tensor) -> None:
@@ -116,7 +121,9 @@ class Hessian:
         total = loss_sum(self._loss, self._model(inputs), targets)
         if not total.requires_grad:
             raise InputError("the loss does not depend on the parameters: is it detached, or under no_grad?")
-        gradient = self._space.flatten(torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True))
+        gradient = self._space.flatten(
+            torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True)
+        )
         if not gradient.requires_grad:  # the loss is linear in the parameters
             return
         for k, column in enumerate(columns):

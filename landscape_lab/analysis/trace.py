@@ -48,16 +48,16 @@ def trace(
 ) -> TraceEstimate:
     r"""Estimate the trace without bias.
 
-    Hutchinson's estimate averages :math:`z^\top H z` over random signs ``z``. XTrace spends half of its products on
-    :math:`Y = H\Omega` with ``m`` Gaussian vectors and half on an orthonormal basis of ``Y``, and averages over
-    ``i`` the estimates that leave :math:`\omega_i` out of the basis :math:`Q_i`,
+    Hutchinson's estimate averages :math:`z^\top H z` over random signs ``z``. XTrace spends half of its
+    products on :math:`Y = H\Omega` with ``m`` Gaussian vectors and half on an orthonormal basis of ``Y``, and
+    averages over ``i`` the estimates that leave :math:`\omega_i` out of the basis :math:`Q_i`,
 
     .. math:: \operatorname{tr}(Q_i^\top H Q_i) + \frac{P - m + 1}{\|u_i\|^2} \, u_i^\top H u_i,
               \qquad u_i = (I - Q_i Q_i^\top) \, \omega_i .
 
-    Its error falls much faster with the products where few eigenvalues dominate. Its estimates share most of their
-    test vectors, hence its standard error is an estimate too, a rough one. With ``P <= products`` the trace is
-    computed exactly.
+    Its error falls much faster with the products where few eigenvalues dominate. Its estimates share most of
+    their test vectors, hence its standard error is an estimate too, a rough one. With ``P <= products`` the
+    trace is computed exactly.
 
     Args:
         op: the operator.
@@ -103,12 +103,14 @@ def _hutchinson(
     return torch.cat(samples)
 
 
-def _xtrace(op: Operator, m: int, generator: torch.Generator, progress: Callable[[int], None] | None) -> Tensor:
+def _xtrace(
+    op: Operator, m: int, generator: torch.Generator, progress: Callable[[int], None] | None
+) -> Tensor:
     size = op.shape[0]
     omega = torch.randn(m, size, generator=generator, dtype=torch.float64).to(op.device, op.dtype).T
     Q, R = torch.linalg.qr(_multiplied(op, omega, progress))
-    # The matrices below are m by m, and in the coordinates of Q. Column i of S is the unit vector that spans what
-    # the basis loses without sample i: orthogonal to all columns of R but the i-th.
+    # The matrices below are m by m, and in the coordinates of Q. Column i of S is the unit vector that spans
+    # what the basis loses without sample i: orthogonal to all columns of R but the i-th.
     left, scales, right = torch.linalg.svd(R.double().cpu())
     rank = int((scales > m * torch.finfo(op.dtype).eps * scales[0]).sum())
     if rank == m:
@@ -126,7 +128,8 @@ def _xtrace(op: Operator, m: int, generator: torch.Generator, progress: Callable
     remainder = (W * R).sum(0) - 2 * (R * kept).sum(0) + (kept * (H @ kept)).sum(0)
     length = omega.double().square().sum(0).cpu() - kept.square().sum(0)
     dimension = size - rank + (rank == m)
-    return H.trace() - (S * (H @ S)).sum(0) + dimension * remainder / length
+    samples: Tensor = H.trace() - (S * (H @ S)).sum(0) + dimension * remainder / length
+    return samples
 
 
 def _multiplied(op: Operator, columns: Tensor, progress: Callable[[int], None] | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from landscape_lab.data.augmentation import crop_and_flip
-from landscape_lab.data.dataset import DATASETS, Dataset, Split, load_dataset
+from landscape_lab.data.dataset import DATASETS, Dataset, Split, dataset_of, load_dataset
 from landscape_lab.data.loader import Loader, PlainBatches, plain_batches
 from landscape_lab.data.profile import (
     ImbalanceRatio,
@@ -21,6 +21,7 @@ __all__ = [
     "PlainBatches",
     "Split",
     "crop_and_flip",
+    "dataset_of",
     "head_tail",
     "load_dataset",
     "long_tail_counts",

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from landscape_lab.data.profile import ImbalanceRatio
 from landscape_lab.errors import InputError, nearest
+from landscape_lab.recipe import DataRecipe
 
-__all__ = ["DATASETS", "Dataset", "Split", "channel_statistics", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Split", "channel_statistics", "dataset_of", "load_dataset"]
 
 DATASETS = ("digits-lt", "cifar10-lt", "cifar100-lt", "folder")
 
@@ -194,3 +195,19 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def dataset_of(recipe: DataRecipe, root: str | None = None) -> Dataset:
+    """Read the data of a recipe into memory, from ``root`` if not from where the recipe says.
+
+    Raises:
+        InputError: as :func:`load_dataset`.
+    """
+    place = root or recipe.root
+    return load_dataset(
+        recipe.name,
+        root=Path(place).expanduser() if place else None,
+        imbalance_ratio=recipe.imbalance_ratio,
+        subset_seed=recipe.subset_seed,
+        image_size=recipe.image_size,
+    )

@@ -14,10 +14,11 @@ from landscape_lab.figures.arrays import Array, as_array
 from landscape_lab.figures.loss_scale import Kind, loss_scale, missing_note
 from landscape_lab.figures.paths import PointName, draw_path, name_points
 from landscape_lab.figures.style import OURS, STANDARD, in_paper_style
-from landscape_lab.figures.text import caption, number, plain, plural
+from landscape_lab.figures.text import caption, number, plain, plural, size_of, wrapped
 
 __all__ = ["GeometryPaths", "landscape_geometry"]
 
+LEGEND_INCHES = 2.4  # of a run's name
 T0, T1, T2, STAR = r"$\theta(t_0)$", r"$\theta(t_1)$", r"$\theta(t_2)$", r"$\theta^*$"
 
 
@@ -43,7 +44,7 @@ class GeometryPaths:
     def name(self, run: str) -> str:
         """The legend's name of a run."""
         usual = {"tail_only": "Tail-only training", "standard": "Standard training", "ours": "Ours"}
-        return plain(self.names.get(run, usual[run]))
+        return wrapped(plain(self.names.get(run, usual[run])), LEGEND_INCHES, 8.5)
 
 
 @in_paper_style
@@ -94,20 +95,26 @@ def landscape_geometry(
     titles = ("(a) Tail-class loss geometry", "(b) Full dataset loss geometry")
     for axes, loss, title in zip(panels, losses, titles, strict=True):
         colours.fill(axes, x, y, loss)
-        axes.set(title=title, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel=r"$\theta_1$  (distance)")
+        axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel=r"$\theta_1$  (distance)" + f"\n{title}")
         axes.set_box_aspect(ratio if true_to_scale else 1.0)
     panels[0].set_ylabel(r"$\theta_2$  (distance)")
-    colours.bar(figure, panels, r"$L(\theta)$", pad=0.02, aspect=28)
+    colours.bar(figure, panels[1:], r"$L(\theta)$")
 
     points = {run: as_array(getattr(paths, run).coordinates) for run in ("tail_only", "standard", "ours")}
     draw_path(panels[0], points["tail_only"], STANDARD, label=paths.name("tail_only"))
     draw_path(panels[1], points["standard"], STANDARD, label=paths.name("standard"))
-    draw_path(panels[1], points["ours"], OURS, arrow=True, label=paths.name("ours"))
+    draw_path(panels[1], points["ours"], OURS, end="*", start=STANDARD, label=paths.name("ours"))
     ends = {run: path[-1] for run, path in points.items()}
-    for axes, run, color in ((panels[0], "standard", STANDARD), (panels[0], "ours", OURS), (panels[1], "tail_only", STANDARD)):
-        axes.plot(*ends[run], "o", markersize=6, color="white", markeredgecolor=color, markeredgewidth=1.3, zorder=6)
-    handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
-    figure.legend(handles=[handles[0], *handles[1:]], loc="outside upper center", ncols=3, frameon=False)
+    for axes, run, color, marker, size in (
+        (panels[0], "standard", STANDARD, "o", 6),
+        (panels[0], "ours", OURS, "*", 12),
+        (panels[1], "tail_only", STANDARD, "o", 6),
+    ):
+        axes.plot(*ends[run], marker, markersize=size, color="white", markeredgecolor=color, markeredgewidth=1.2, zorder=6)
+    names = [paths.name("standard"), paths.name("ours")]
+    beside = "\n" not in "".join(names) and sum(size_of(name, 8.5)[0] for name in names) < 2.0
+    for axes in panels:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if beside else 1, frameon=False, borderaxespad=0.2)
     _caption(figure, chosen, paths, losses, true_to_scale)
 
     start = PointName(*points["standard"][0], T0, STANDARD)
@@ -128,7 +135,7 @@ def _caption(
 ) -> None:
     distances = dict(paths.distances)
     ours, standard = distances.pop("ours"), distances.pop("standard")
-    off = [number(float(run.residuals[-1])) for run in (paths.tail_only, paths.standard, paths.ours)]
+    off = [_off_plane(run) for run in (paths.tail_only, paths.standard, paths.ours)]
     ratio = paths.ours.explained_variance_ratio
     counts = [plural(surface.counts[surface.subsets.index(subset)], "sample") for surface, subset in chosen]
     policies = sorted({surface.batch_norm for surface, _ in chosen})
@@ -145,6 +152,12 @@ def _caption(
             missing_note(losses),
         ],
     )
+
+
+def _off_plane(run: Trajectory) -> str:
+    residual, norm = float(run.residuals[-1]), float(run.norms[-1])
+    # A point that spans the plane is off it by rounding only.
+    return "0" if residual <= 1e-6 * norm else number(residual)
 
 
 def _subset(surface: Surface, name: str) -> str:

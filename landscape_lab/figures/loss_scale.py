@@ -99,29 +99,37 @@ class LossScale:
         return axes.contour(x, y, z, levels=heights, negative_linestyles="solid", **options)
 
     def bar(
-        self, figure: Figure, axes: Sequence[Axes], label: str, *, cmap: Colormap = LOSS_MAP, filled: bool = True, **options: Any
+        self, figure: Figure, axes: Sequence[Axes], label: str, *, cmap: Colormap = LOSS_MAP, filled: bool = True
     ) -> Colorbar:
         """Add the colour bar for ``axes``: ticks in losses, at the iso-lines.
 
         Args:
             figure: holds the axes.
-            axes: those that give it room.
+            axes: one panel, at whose right edge it stands, as high as the panel; or several, below which it lies.
             label: what is drawn; what the scale does to it is added.
             cmap: the colours of the surface, or of its iso-lines.
             filled: whether the surface is filled; if not, the bar shows coloured lines on white.
-            **options: as for :meth:`matplotlib.figure.Figure.colorbar`.
         """
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
         norm, heights = self.norm, self.heights
         kind = extend[int(self.clips_below and filled), int(self.clips_above and filled)]
-        bar = figure.colorbar(ScalarMappable(norm, cmap), ax=list(axes), extend=kind, **options)
+        mappable = ScalarMappable(norm, cmap)
+        if len(axes) == 1:
+            # Inside the panel's own box: the layout would make it as high as the row, legend and all.
+            inches = float(axes[0].get_position().width * figure.get_size_inches()[0])
+            inset = axes[0].inset_axes((1 + 0.14 / inches, 0.0, 0.12 / inches, 1.0))
+            bar = figure.colorbar(mappable, cax=inset, extend=kind)
+        else:
+            bar = figure.colorbar(mappable, ax=list(axes), extend=kind, location="bottom", aspect=55, shrink=0.75, pad=0.03)
         if filled:
             bar.add_lines(list(heights), ["black"] * len(heights), [0.7] * len(heights))
         else:
             if bar.solids is not None:
                 bar.solids.set_visible(False)
             bar.add_lines(list(heights), list(cmap(norm(heights))), [2.2] * len(heights))
-        bar.set_ticks(list(heights), labels=[number(level) for level in self.levels])
+        # Every second line gets its number if there are many.
+        every = 1 + (len(heights) > 13)
+        bar.set_ticks(list(heights[::every]), labels=[number(level) for level in self.levels[::every]])
         bar.minorticks_off()
         bar.set_label(label + (f"   ({self.note})" if self.note and filled else ""))
         return bar

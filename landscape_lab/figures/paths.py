@@ -15,36 +15,34 @@ from landscape_lab.figures.text import size_of
 
 __all__ = ["PointName", "draw_path", "name_points"]
 
-HALO = (withStroke(linewidth=3.6, foreground="white"),)
+# A name gets a veil rather than a halo, which would cut into the neighbouring letters of a formula.
+VEIL = {"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.78, "linewidth": 0}
+# The size of a marker in line widths; a star needs more to look as large as a disc.
+SIZES = {"o": 2.9, "*": 5.6}
 
 
 def draw_path(
-    axes: Axes, points: Array, color: str, *, width: float = 2.4, arrow: bool = False, label: str | None = None
+    axes: Axes, points: Array, color: str, *, width: float = 2.4, end: str = "o", start: str | None = None, label: str = ""
 ) -> None:
-    """Draw a path with a dot at each checkpoint; its beginning a disc, its end an arrow head or a disc.
+    """Draw a path with a light dot at each checkpoint, a disc at its beginning and a marker at its end.
 
     Args:
         axes: where.
         points: (T, 2) coordinates in the plane.
         color: of the line; it gets a white halo, to be seen on any ground.
         width: of the line, in points.
-        arrow: whether it ends in an arrow head.
+        end: the marker of the last point, ``"o"`` or ``"*"``.
+        start: colour of the first point, if it is not the path's own.
         label: its name in the legend.
     """
     x, y = points.T
-    halo = (withStroke(linewidth=width + 1.8, foreground="white"),)
-    axes.plot(x, y, color=color, linewidth=width, path_effects=halo, label=label, zorder=4)
-    # Checkpoints as light dots: where they lie close together training moved slowly.
-    axes.plot(x[1:-1], y[1:-1], "o", color="white", markersize=width * 0.62, markeredgewidth=0, zorder=5)
-    axes.plot(x[:1], y[:1], "o", color=color, markersize=width * 2.9, markeredgecolor="white", zorder=6)
-    step = next((i for i in range(len(x) - 2, -1, -1) if np.hypot(x[-1] - x[i], y[-1] - y[i]) > 0), None)
-    if arrow and step is not None:
-        axes.annotate(
-            "", (x[-1], y[-1]), (x[step], y[step]), zorder=6,
-            arrowprops={"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 15},
-        )  # fmt: skip
-    else:
-        axes.plot(x[-1:], y[-1:], "o", color=color, markersize=width * 2.9, markeredgecolor="white", zorder=6)
+    halo = [withStroke(linewidth=width + 1.8, foreground="white")]
+    axes.plot(x, y, color=color, linewidth=width, path_effects=halo, label=label or "_", zorder=4)
+    axes.plot(x[1:-1], y[1:-1], "o", color="white", markersize=width * 0.75, markeredgewidth=0, zorder=5)
+    for at, marker, shade in ((0, "o", start or color), (-1, end, color)):
+        axes.plot(
+            x[at], y[at], marker, color=shade, markersize=width * SIZES[marker], markeredgecolor="white", zorder=6
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def name_points(axes: Axes, names: Sequence[PointName], avoid: Sequence[Array], 
                     best, best_offset = score, offset
         axes.annotate(
             name.text, (name.x, name.y), tuple(best_offset), textcoords="offset points", ha="center", va="center",
-            fontsize=size, color=name.color, path_effects=HALO, zorder=8,
+            fontsize=size, color=name.color, bbox=VEIL, zorder=8,
         )  # fmt: skip
         centre = point + best_offset
         spread = np.array([(u, v) for u in (-1, -0.5, 0, 0.5, 1) for v in (-1, 0, 1)]) * half

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-__all__ = ["caption", "letter", "number", "plain", "plural", "size_of", "with_error", "wrapped"]
+__all__ = ["caption", "letter", "maths", "number", "plain", "plural", "size_of", "with_error", "wrapped"]
 
 CAPTION_SIZE = 8.5
 MINUS = "\N{MINUS SIGN}"
@@ -23,6 +23,14 @@ def plain(text: str) -> str:
         'a \\\\$ sign'
     """
     return text.replace("$", r"\$")
+
+
+def maths(text: str) -> str:
+    """As :func:`plain`, but ``λ_max`` and ``λ_min`` get real subscripts."""
+    text = plain(text)
+    for end in ("max", "min"):
+        text = text.replace(f"λ_{end}", rf"$\lambda_{{\{end}}}$")
+    return text
 
 
 def letter(index: int) -> str:
@@ -55,16 +63,17 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """``value ± error``, both rounded to the second digit of the error.
+    """``value ± error``, both rounded to the error's first digit, or its second if the first is 1 or 2.
 
     Example:
-        >>> with_error(38.1534, 0.0231), with_error(402.52, 12.4)
-        ('38.153 ± 0.023', '403 ± 12')
+        >>> with_error(38.1534, 0.0231), with_error(402.52, 7.4)
+        ('38.153 ± 0.023', '403 ± 7')
     """
     if not math.isfinite(value) or not math.isfinite(error) or error <= 0:
         return number(value, 4) + (f" ± {number(error, 2)}" if error == 0 else " ± ?")
     # More than seven decimals of a value say nothing in float32, and would not fit.
-    decimals = min(max(0, 1 - _magnitude(error)), max(0, 5 - _magnitude(value)))
+    digits = 1 if float(f"{error:.1e}"[:3]) < 2.95 else 0
+    decimals = min(max(0, digits - _magnitude(error)), max(0, 5 - _magnitude(value)))
     if error < 0.5 * 10**-decimals or abs(value) >= 1e6 or decimals > 7:
         return f"{number(value, 6)} ± {number(error, 2)}"
     return f"{value:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", MINUS)

@@ -16,9 +16,7 @@ class EpochLog:
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(len(self.FIELDS), dtype=torch.float64, device=device)
 
-    def add(
-        self, losses: Tensor, logits: Tensor, targets: Tensor, loss_norm: Tensor, penalty_norm: Tensor
-    ) -> None:
+    def add(self, losses: Tensor, logits: Tensor, targets: Tensor, loss_norm: Tensor, penalty_norm: Tensor) -> None:
         """Add one step: ``(B,)`` losses, ``(B, C)`` logits, and the two gradients' norms."""
         one = torch.ones_like(loss_norm)
         ratio = penalty_norm / loss_norm.clamp_min(torch.finfo(loss_norm.dtype).tiny)

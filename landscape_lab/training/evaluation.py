@@ -81,11 +81,8 @@ def assess(
     )
 
 
-def shot_accuracies(
-    accuracy: Sequence[float], groups: Mapping[str, Sequence[int]]
-) -> dict[str, float | None]:
+def shot_accuracies(accuracy: Sequence[float], groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
     """Unweighted mean accuracy of the classes of each group (Many, Med, Few …); ``None`` for an empty one."""
     return {
-        name: sum(accuracy[c] for c in classes) / len(classes) if classes else None
-        for name, classes in groups.items()
+        name: sum(accuracy[c] for c in classes) / len(classes) if classes else None for name, classes in groups.items()
     }

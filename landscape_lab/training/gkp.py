@@ -61,12 +61,8 @@ class Penalty:
             group_weights: v_g, length G.
         """
         total = sum(group_weights)
-        coefficients = [
-            strength * (total - weight) / size for weight, size in zip(group_weights, sizes, strict=True)
-        ]
-        each = (
-            fisher.double() * torch.tensor(coefficients, dtype=torch.float64, device=fisher.device)[:, None]
-        )
+        coefficients = [strength * (total - weight) / size for weight, size in zip(group_weights, sizes, strict=True)]
+        each = fisher.double() * torch.tensor(coefficients, dtype=torch.float64, device=fisher.device)[:, None]
         stiffness = each.sum(0)
         mean = (each * anchors).sum(0) / stiffness.clamp_min(torch.finfo(torch.float64).tiny)
         constant = 0.5 * float((each * (anchors - mean).square()).sum())
@@ -78,7 +74,4 @@ class Penalty:
 
     def value(self, theta: Tensor) -> float:
         """``½ Σ_i a_i (θ_i - m_i)² + c``; reads back from the device."""
-        return (
-            0.5 * float((self.stiffness.double() * (theta - self.anchor).double().square()).sum())
-            + self.constant
-        )
+        return 0.5 * float((self.stiffness.double() * (theta - self.anchor).double().square()).sum()) + self.constant

@@ -177,15 +177,11 @@ class GroupedSharpness:
 
     def _directions(self, gradients: Tensor, shares: Tensor) -> Tensor:
         """``ĝ`` of each present group (Eq. 12), ``(present, P)``."""
-        batch = (
-            shares @ gradients
-        )  # the batch's gradient is the weighted sum of its groups': no pass of its own
+        batch = shares @ gradients  # the batch's gradient is the weighted sum of its groups': no pass of its own
         reference = batch
         if self.recipe.global_gradient != "project-batch":
             decay = self.recipe.ema_decay
-            self.ema = (
-                batch.clone() if self.ema is None else self.ema.mul_(decay).add_(batch, alpha=1 - decay)
-            )
+            self.ema = batch.clone() if self.ema is None else self.ema.mul_(decay).add_(batch, alpha=1 - decay)
             reference = self.ema
         if self.recipe.global_gradient == "subtract-ema":
             removed = reference.expand_as(gradients)

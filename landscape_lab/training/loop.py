@@ -96,11 +96,6 @@ class Trainer:
         self.subsets: dict[str, list[int]] = run.info["subsets"]
         self.train_split = self.dataset.train
         if recipe.data.classes != "all":
-            if recipe.uses_groups:
-                raise InputError(
-                    f"method {recipe.method!r} groups all classes: it needs data.classes = 'all', "
-                    f"got {recipe.data.classes!r}"
-                )
             self.train_split = self.train_split.only(self.subsets[recipe.data.classes])
         self.loader = Loader(
             self.train_split,
@@ -112,10 +107,9 @@ class Trainer:
             drop_last=recipe.training.drop_last,
         )
         channels = self.train_split.images.shape[1]
-        model = build_network(
-            recipe.model, in_channels=channels, num_classes=dataset.num_classes, seed=recipe.seed
-        )
+        model = build_network(recipe.model, in_channels=channels, num_classes=dataset.num_classes, seed=recipe.seed)
         self.work = Workspace(model.to(device))
+        run.info["parameters"] = list(self.work.space.names)
         self._flat = nn.Parameter(self.work.theta)
         self._flat.grad = self.work.gradient
         self.optimiser = torch.optim.SGD(
@@ -255,9 +249,7 @@ class Trainer:
 
     # -- after an epoch --------------------------------------------------------------------------------------
 
-    def _close_epoch(
-        self, epoch: int, line: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None] | None
-    ) -> None:
+    def _close_epoch(self, epoch: int, line: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None] | None) -> None:
         line = {"epoch": epoch, **line, **self._evaluate(epoch)}
         self._metrics.append(line)
         self._save(epoch)

@@ -52,11 +52,7 @@ class MemoryBank:
         Returns:
             Whether some class took it.
         """
-        better = [
-            c
-            for c, q in enumerate(quality)
-            if self.epochs[c] < 0 or (not math.isnan(q) and q > self.quality[c])
-        ]
+        better = [c for c, q in enumerate(quality) if self.epochs[c] < 0 or (not math.isnan(q) and q > self.quality[c])]
         for c in better:
             self.epochs[c] = epoch
             self.quality[c] = -math.inf if math.isnan(quality[c]) else quality[c]
@@ -67,9 +63,7 @@ class MemoryBank:
             self._gram = {pair: dot for pair, dot in self._gram.items() if old not in pair}
         return bool(better)
 
-    def restore(
-        self, epochs: Sequence[int], quality: Sequence[float], snapshots: Mapping[int, Snapshot]
-    ) -> None:
+    def restore(self, epochs: Sequence[int], quality: Sequence[float], snapshots: Mapping[int, Snapshot]) -> None:
         """Put back what :attr:`epochs`, :attr:`quality` and :attr:`snapshots` held."""
         self.epochs, self.quality = list(epochs), list(quality)
         self._snapshots, self._gram = {}, {}

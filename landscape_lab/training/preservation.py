@@ -47,9 +47,7 @@ class Preservation:
         """Offer the current encoder to the memory bank (Eq. 1)."""
         statistics = [tensor.reshape(-1) for _, tensor in self._statistics()]
         empty = torch.zeros(0, device=self.work.theta.device)
-        self.bank.update(
-            epoch, quality, (self.work.theta[self.held], torch.cat(statistics) if statistics else empty)
-        )
+        self.bank.update(epoch, quality, (self.work.theta[self.held], torch.cat(statistics) if statistics else empty))
 
     def regroup(self, epoch: int) -> None:
         """Group the classes anew (Eq. 2) and, with GKP, rebuild the penalty (Eq. 3 to 6)."""

@@ -25,9 +25,7 @@ def alpha(recipe: GkpRecipe, epoch: int, epochs: int) -> float:
 
     ``α(t) = α_min + (α_max - α_min) (1 + cos(π t / T)) / 2``
     """
-    return recipe.alpha_min + 0.5 * (recipe.alpha_max - recipe.alpha_min) * (
-        1 + math.cos(math.pi * epoch / epochs)
-    )
+    return recipe.alpha_min + 0.5 * (recipe.alpha_max - recipe.alpha_min) * (1 + math.cos(math.pi * epoch / epochs))
 
 
 def regroups(recipe: GroupsRecipe, epoch: int) -> bool:

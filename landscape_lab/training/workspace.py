@@ -42,9 +42,7 @@ class Workspace:
 
     def part(self, name: str) -> slice:
         """The slice of ``encoder``, ``classifier`` or ``all``."""
-        return {"encoder": self.encoder, "classifier": self.classifier, "all": slice(0, self.space.size)}[
-            name
-        ]
+        return {"encoder": self.encoder, "classifier": self.classifier, "all": slice(0, self.space.size)}[name]
 
     def move_to(self, origin: Tensor, step: Tensor, where: slice) -> None:
         """Set the parameters to ``origin`` ``(P,)``, displaced by ``step`` within the slice ``where``."""

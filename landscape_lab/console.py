@@ -1,0 +1,102 @@
+"""What the command line says: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+__all__ = ["duration", "note", "number", "progress_bar", "result", "table", "with_error"]
+
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Say something to the person, on standard error."""
+    _errors.print(text, markup=False)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time that remains; yields a function that takes the number of units done."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    # Without a terminal (CI, a pipe) a bar is noise.
+    with Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda units: progress.advance(task, units)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+    """Print a table on standard output, the first column to the left and numbers to the right."""
+    view = Table(title=title or None, caption=caption or None, title_justify="left", caption_justify="left")
+    for position, name in enumerate(header):
+        view.add_column(name, justify="left" if position == 0 else "right", no_wrap=position == 0)
+    for row in rows:
+        view.add_row(*row)
+    width = None if Console().is_terminal else 160
+    Console(highlight=False, markup=False, width=width).print(view)
+
+
+def result(content: Any) -> None:
+    """Print a result for machines: JSON on standard output, NaN as null."""
+    click.echo(json.dumps(_plain(content), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number to so many significant digits; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+def with_error(value: float, error: float) -> str:
+    """``value ± error``, the value to the error's second digit.
+
+    Example:
+        >>> with_error(196.4872, 3.214)
+        '196.5 ± 3.2'
+    """
+    if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
+        return f"{number(value)} ± {number(error, 2)}"
+    places = max(0, 1 - math.floor(math.log10(error)))
+    if places > 6:
+        return f"{value:.6g} ± {error:.1e}"
+    return f"{value:.{places}f} ± {error:.{places}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``8 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,76 @@
+"""From a recipe to a finished run, saying what happens on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from landscape_lab import console
+from landscape_lab.data import Dataset, dataset_of
+from landscape_lab.devices import describe
+from landscape_lab.recipe import Recipe
+from landscape_lab.run import Run
+from landscape_lab.training import Trainer, run_info
+
+__all__ = ["train_run"]
+
+
+def train_run(
+    recipe: Recipe,
+    place: Path,
+    device: torch.device,
+    *,
+    dataset: Dataset | None = None,
+    data_root: str | None = None,
+) -> Run:
+    """Train a recipe in a run directory; go on with an unfinished run, leave a finished one as it is.
+
+    Args:
+        recipe: what to run.
+        place: the run directory.
+        device: where to train.
+        dataset: the recipe's data, if already loaded.
+        data_root: where the data lie, if not where the recipe says.
+
+    Raises:
+        InputError: the data are not there, or ``place`` holds something else.
+        OSError: a file cannot be written; the run is whole up to its last complete epoch.
+    """
+    if dataset is None:
+        dataset = dataset_of(recipe.data, data_root)
+    run = Run.create_or_open(place, recipe, run_info(recipe, dataset, device))
+    if run.finished:
+        console.note(f"{run.path} is finished: {recipe.training.epochs} epochs")
+        return run
+    with run.lock():
+        trainer = Trainer(run, dataset, device)
+        done = trainer.restore()
+        _announce(trainer, done)
+        with console.progress_bar(f"{recipe.method}", trainer.steps_left) as advance:
+            trainer.train(on_step=advance)
+    return run
+
+
+def _announce(trainer: Trainer, done: int) -> None:
+    recipe, run = trainer.recipe, trainer.run
+    counts = [n for n in trainer.preservation.class_counts if n]
+    shots: dict[str, Any] = {name: len(run.info["subsets"][name]) for name in ("many", "med", "few")}
+    listed = ", ".join(map(str, counts if len(counts) <= 20 else [*counts[:8], "…", *counts[-4:]]))
+    console.note(
+        f"{run.path}: {len(trainer.train_split)} images, class counts {listed} "
+        f"(many/med/few: {'/'.join(map(str, shots.values()))})"
+    )
+    rest = len(trainer.train_split) % recipe.training.batch_size
+    if not recipe.training.drop_last and 0 < rest <= recipe.training.batch_size // 16:
+        console.note(
+            f"note: the last batch of an epoch holds {rest} of {recipe.training.batch_size} images; under "
+            "BatchNorm its step can undo an epoch: consider --set training.drop_last=true"
+        )
+    epochs, left = recipe.training.epochs, recipe.training.epochs - done
+    begin = f"goes on after epoch {done} of {epochs}" if done else f"{epochs} epochs"
+    console.note(
+        f"{recipe.method} on {describe(trainer.device)}: {begin}, {trainer.steps_left // max(left, 1)} steps "
+        f"each; about {console.duration(trainer.seconds_left())} to go"
+    )
