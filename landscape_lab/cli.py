@@ -161,7 +161,7 @@ def train(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Train a recipe; goes on with an unfinished run.
+    """Train a recipe, or go on with a run.
 
     RECIPE is DATA-METHOD, a TOML file, or an unfinished run's directory. DATA is digits-lt, cifar10-lt or
     cifar100-lt; METHOD is erm (cross-entropy), sam, gsa, gsa-proj, gkp or gkp-gsa.
@@ -227,7 +227,10 @@ def hessian(
     device: str,
     as_json: bool,
 ) -> None:
-    """Curvature: extreme eigenvalues, trace and eigenvalue density of the loss of any subset of classes."""
+    """Curvature of the loss of any subset of classes.
+
+    Extreme eigenvalues with residuals, trace with standard error, eigenvalue density.
+    """
     from landscape_lab.figures import save, spectrum
 
     study = _study(run, device, data_root)
@@ -295,7 +298,10 @@ def hessian(
 @_device
 @_json
 def features(run: str, epoch: int | None, split: str, data_root: str | None, device: str, as_json: bool) -> None:
-    """Feature quality of every class: separation, variance, and Q in both forms."""
+    """Feature quality of every class.
+
+    Separation from the nearest class, variance, and Q in both forms.
+    """
     from landscape_lab.figures import quality_curves, save
     from landscape_lab.paper_figures import quality_panel
 
@@ -357,7 +363,10 @@ def gradients(
     device: str,
     as_json: bool,
 ) -> None:
-    """Cosine of each class's gradient with its batch's gradient, mean over batches."""
+    """Does a batch's gradient serve its classes?
+
+    Cosine of each class's gradient with its batch's, mean over batches with its standard error.
+    """
     from landscape_lab.figures import gradient_similarity as draw
     from landscape_lab.figures import save
 
@@ -440,7 +449,10 @@ def surface(
     device: str,
     as_json: bool,
 ) -> None:
-    """Loss around a solution, for several subsets in one sweep, along filter-normalised random directions."""
+    """Loss around a solution, for several subsets.
+
+    Scored in one sweep over a plane of two filter-normalised random directions.
+    """
     from landscape_lab.figures import save, surfaces
 
     if steps < 2 or extent <= 0:
@@ -489,7 +501,7 @@ def surface(
 @click.option("--through", metavar="N,N,N", help="Draw the plane through these epochs instead of the principal axes.")
 @_json
 def trajectory(run: str, through: str | None, as_json: bool) -> None:
-    """The run's checkpoints in a plane: where they lie, and how far off it."""
+    """The way of training in a plane, and off it."""
     from landscape_lab.figures import save, trajectories
     from landscape_lab.run import Run
     from landscape_lab.study import trajectory_of
@@ -544,7 +556,10 @@ def figures(
     data_root: str | None,
     device: str,
 ) -> None:
-    """Draw the paper's figures 1, 2, 6 and 9 from runs, as PNG, PDF and SVG."""
+    """Draw the paper's figures from runs.
+
+    Figures 1, 2, 6 and 9, each as PNG, PDF and SVG.
+    """
     from landscape_lab.paper_figures import FigureMaker
 
     studies = {
@@ -583,7 +598,7 @@ def reproduce(
     device: str,
     out: str,
 ) -> None:
-    """Train what the paper's figures need, analyse it, draw them, and write one page.
+    """Train, analyse, draw: the paper in one page.
 
     What exists is not done again, so a stopped command goes on where it was.
     """

@@ -77,7 +77,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """Write named tensors as safetensors, with a checksum of their bytes in the metadata.
+    """Write named tensors as safetensors, with a checksum of them and of the metadata in the metadata.
 
     Args:
         path: where to write; replaced in one step.
@@ -92,8 +92,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     # Parameters are views into one buffer; safetensors refuses shared storage, hence the copies.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    checksum = _checksum(copies)
-    write_bytes(path, safetensors.torch.save(copies, metadata={**(metadata or {}), CHECKSUM: checksum}))
+    notes = dict(metadata or {})
+    checksum = _checksum(copies, notes)
+    content = safetensors.torch.save(copies, metadata={**notes, CHECKSUM: checksum})
+    write_bytes(path, _in_order(content))
     return checksum
 
 
@@ -105,22 +107,36 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # Copied: the file's bytes lie anywhere in memory, and BLAS rounds sums over unaligned vectors otherwise,
+            # so that a resumed run would drift from one that was never stopped.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
             metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     expected = metadata.get(CHECKSUM)
-    if expected is not None and expected != _checksum(tensors):
+    notes = {key: text for key, text in metadata.items() if key != CHECKSUM}
+    if expected is not None and expected != _checksum(tensors, notes):
         raise InputError(f"{path} is damaged: its checksum does not match its content")
     return tensors, metadata
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    value = 0
+def _in_order(content: bytes) -> bytes:
+    # safetensors writes its metadata in random order; equal content shall give equal bytes.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    value = zlib.crc32(repr(sorted(notes.items())).encode())
     for name in sorted(tensors):
-        value = zlib.crc32(name.encode(), value)
+        head = f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}"
+        value = zlib.crc32(head.encode(), value)
         flat = tensors[name].contiguous().reshape(-1)
         if flat.numel():
             value = zlib.crc32(flat.view(torch.uint8).numpy().data, value)

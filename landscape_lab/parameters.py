@@ -166,5 +166,6 @@ def frozen_batch_statistics(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = tracked
 
 
-def _norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
-    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    # Not _NormBase: in training mode InstanceNorm updates its buffers, whatever track_running_stats says.
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -153,8 +153,9 @@ class GsaRecipe(_Table, frozen=True):
     """[S] 27: Z, with which ρ* of Eq. 13 is multiplied in Eq. 14."""
     rho_min: NonNegative = 0.0
     """[S] 23, 27: smallest and largest Z ρ*. Eq. 13 grows without limit as a group's gradient
-    vanishes (measured: ‖ε‖ of 12 and a diverged run on digits-lt); 0.003 is the released code's bound."""
-    rho_max: Positive | None = 3e-3
+    vanishes (measured: ‖ε‖ of 12 and a diverged run on digits-lt); 0.003 is the released code's bound.
+    ``rho_max = inf``: no bound."""
+    rho_max: Positive = 3e-3
     perturb: Literal["all", "encoder", "classifier"] = "all"
     """[S] 29: the parameters that are perturbed."""
     adaptive: bool = False
@@ -167,7 +168,7 @@ class GsaRecipe(_Table, frozen=True):
     """[S] 35: a perturbed pass for each group, or one for the weighted sum of their perturbations."""
 
     def __post_init__(self) -> None:
-        if self.rho_max is not None and self.rho_max < self.rho_min:
+        if self.rho_max < self.rho_min:
             raise ValueError(f"rho_max must be at least rho_min, got {self.rho_max} < {self.rho_min}")
 
 
@@ -279,7 +280,7 @@ def load_recipe(name: str | Path, changes: Mapping[str, Any] | None = None) -> R
             raise InputError(f"{path} is not valid TOML: {error}") from None
     else:
         bases = _bases()
-        match = [base for base in bases if text.removeprefix(f"{base}-") in METHODS]
+        match = [base for base in bases if text in {f"{base}-{method}" for method in METHODS}]
         if not match:
             names = recipe_names()
             known = f"{', '.join(sorted(bases))}, each with -{', -'.join(METHODS)}"

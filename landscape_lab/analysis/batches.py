@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape_lab.errors import InputError
 
@@ -33,14 +33,12 @@ def batches_of(batches: Batches, batch_size: int = 256) -> Iterable[tuple[Tensor
     if _is_pair(batches):
         inputs, targets = batches
         if len(inputs) != len(targets):
-            raise InputError(
-                f"{len(inputs)} inputs but {len(targets)} targets: give one target for each input"
-            )
+            raise InputError(f"{len(inputs)} inputs but {len(targets)} targets: give one target for each input")
         parts = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         return [(some, wanted) for some, wanted in parts if len(some)]
     if isinstance(batches, list | tuple):
         return [_pair(batch) for batch in batches]
-    if iter(batches) is batches:
+    if isinstance(batches, Iterator):
         raise InputError("the batches can be read only once: give a list, a DataLoader or a pair of tensors")
     return _Replayed(batches)
 
@@ -87,19 +85,18 @@ def count_samples(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
     """Count the samples, and make sure that a loader gives the same ones at every reading.
 
     Raises:
-        InputError: there are no samples, or two readings differ (random augmentation, or a random part left
-            out).
+        InputError: there are no samples, or two readings differ.
     """
-    count, sketch = _sketch(batches)
-    if count == 0:
-        raise InputError("the subset holds no samples: choose classes that the data contain")
-    if not isinstance(batches, list):
+    if isinstance(batches, list):
+        count = sum(len(inputs) for inputs, _ in batches)
+    else:
+        count, sketch = _sketch(batches)
         again, other = _sketch(batches)
         # A shuffled order changes the sum's rounding only, of relative size 1e-13 for 1e6 samples.
         if count != again or not torch.allclose(sketch, other, rtol=1e-9, atol=1e-9, equal_nan=True):
-            raise InputError(
-                "the batches change between readings: turn random augmentation and drop_last off"
-            )
+            raise InputError("the batches change between readings: turn random augmentation and drop_last off")
+    if not count:
+        raise InputError("the subset holds no samples: choose classes that the data contain")
     return count
 
 
@@ -124,7 +121,7 @@ def per_sample(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
     losses = loss(output, target)
     if losses.shape != target.shape[:1]:
         raise InputError(
-            f"the loss must give ({len(target)},) values, one per sample, but gave shape {tuple(losses.shape)}: "
+            f"the loss must give ({len(target)},) values, one a sample, but gave shape {tuple(losses.shape)}: "
             "use reduction='none'"
         )
     return losses
@@ -147,6 +144,6 @@ def loss_sum(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
         )
     if getattr(loss, "reduction", "mean") == "sum":
         raise InputError("the loss gives a sum, which would be read as a mean: use reduction='none'")
-    if getattr(loss, "weight", None) is not None:
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and loss.weight is not None:
         raise InputError("a class-weighted mean cannot be averaged over batches: use reduction='none'")
     return losses * len(target)

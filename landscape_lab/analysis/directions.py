@@ -11,9 +11,7 @@ from landscape_lab.parameters import ParameterSpace
 __all__ = ["filter_normalised", "layer_normalised", "orthogonalised", "random_direction", "sign_fixed"]
 
 
-def random_direction(
-    space: ParameterSpace, *, seed: int = 0, generator: torch.Generator | None = None
-) -> Tensor:
+def random_direction(space: ParameterSpace, *, seed: int = 0, generator: torch.Generator | None = None) -> Tensor:
     """A vector ``(P,)`` with independent standard normal entries.
 
     Args:

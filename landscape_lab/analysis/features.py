@@ -67,17 +67,13 @@ def feature_quality(
     if form not in ("difference", "reciprocal"):
         raise ValueError(f"form must be 'difference' or 'reciprocal', got {form!r}")
     if features.dim() != 2 or targets.shape != features.shape[:1]:
-        raise ValueError(
-            f"expected features (N, D), targets (N,), got {tuple(features.shape)}, {tuple(targets.shape)}"
-        )
+        raise ValueError(f"expected features (N, D), targets (N,), got {tuple(features.shape)}, {tuple(targets.shape)}")
     targets = targets.to(features.device)
     if len(targets) and (int(targets.min()) < 0 or int(targets.max()) >= num_classes):
         raise InputError(f"targets must be class numbers in 0 .. {num_classes - 1}")
     features = features.detach().double()
     counts = targets.bincount(minlength=num_classes)
-    means = (
-        features.new_zeros(num_classes, features.shape[1]).index_add_(0, targets, features) / counts[:, None]
-    )
+    means = features.new_zeros(num_classes, features.shape[1]).index_add_(0, targets, features) / counts[:, None]
     squares = (features - means[targets]).square().sum(1)
     variance = features.new_zeros(num_classes).index_add_(0, targets, squares) / counts
     separation = _nearest_distance(means, counts > 0)
@@ -122,9 +118,7 @@ def encode(encoder: nn.Module, batches: Batches, *, batch_size: int = 512) -> tu
         for inputs, labels in batches_of(batches, batch_size):
             some = encoder(inputs.to(device))
             if some.dim() != 2:
-                raise InputError(
-                    f"the encoder must give features (B, D), but gave {tuple(some.shape)}: flatten them"
-                )
+                raise InputError(f"the encoder must give features (B, D), but gave {tuple(some.shape)}: flatten them")
             features.append(some)
             targets.append(labels.to(some.device))
     if not features:

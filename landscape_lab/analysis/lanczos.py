@@ -201,9 +201,7 @@ def top_eigenpairs(
         raise InputError(f"k must lie between 1 and the number of parameters, {op.shape[0]}, got {k}")
     spare = max_products - k * len(_SCORES[which])
     if spare < k:
-        raise InputError(
-            f"max_products={max_products} is too small: {k} eigenpairs need {max_products - spare + k}"
-        )
+        raise InputError(f"max_products={max_products} is too small: {k} eigenpairs need {max_products - spare + k}")
     generator = torch.Generator().manual_seed(seed)
     krylov = Krylov(op, normal_vector(op, generator))
     while krylov.steps < spare and not _settled(krylov, k, which, tolerance):
@@ -226,9 +224,7 @@ def ritz_eigenpairs(
 ) -> Eigenpairs:
     """The wanted pairs of a Krylov space as it stands; measuring their residuals takes a product each."""
     ritz = krylov.ritz()
-    chosen = torch.cat(
-        [score(ritz.values).argsort(descending=True, stable=True)[:k] for score in _SCORES[which]]
-    )
+    chosen = torch.cat([score(ritz.values).argsort(descending=True, stable=True)[:k] for score in _SCORES[which]])
     values = ritz.values[chosen]
     rows = sign_fixed(krylov.lifted(ritz.vectors[:, chosen]))
     differences = op @ rows.T - rows.T * values.to(rows)

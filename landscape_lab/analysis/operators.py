@@ -111,9 +111,7 @@ class Hessian:
                 self._add_products(inputs.to(self.device), targets.to(self.device), columns, products)
         products /= self.samples
         if not products.isfinite().all():
-            raise InputError(
-                "a product with the Hessian is not finite: has the training of this model diverged?"
-            )
+            raise InputError("a product with the Hessian is not finite: has the training of this model diverged?")
         return products.T.reshape(v.shape)
 
     def _add_products(self, inputs: Tensor, targets: Tensor, columns: Tensor, products: Tensor) -> None:
@@ -121,9 +119,7 @@ class Hessian:
         total = loss_sum(self._loss, self._model(inputs), targets)
         if not total.requires_grad:
             raise InputError("the loss does not depend on the parameters: is it detached, or under no_grad?")
-        gradient = self._space.flatten(
-            torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True)
-        )
+        gradient = self._space.flatten(torch.autograd.grad(total, parameters, create_graph=True, allow_unused=True))
         if not gradient.requires_grad:  # the loss is linear in the parameters
             return
         for k, column in enumerate(columns):

@@ -143,10 +143,7 @@ def evaluate(
     """
     space = parameters or ParameterSpace(model)
     x, y = _grid(where, x, y, space)
-    data = [
-        (inputs.to(space.device), targets.to(space.device))
-        for inputs, targets in batches_of(batches, batch_size)
-    ]
+    data = [(inputs.to(space.device), targets.to(space.device)) for inputs, targets in batches_of(batches, batch_size)]
     counts = _class_counts([targets for _, targets in data], num_classes)
     member, subset_of = _membership(subsets, counts)
     direction, *axis = (

@@ -103,9 +103,7 @@ def _hutchinson(
     return torch.cat(samples)
 
 
-def _xtrace(
-    op: Operator, m: int, generator: torch.Generator, progress: Callable[[int], None] | None
-) -> Tensor:
+def _xtrace(op: Operator, m: int, generator: torch.Generator, progress: Callable[[int], None] | None) -> Tensor:
     size = op.shape[0]
     omega = torch.randn(m, size, generator=generator, dtype=torch.float64).to(op.device, op.dtype).T
     Q, R = torch.linalg.qr(_multiplied(op, omega, progress))

@@ -67,9 +67,7 @@ def pca_plane(points: Tensor, origin: Literal["last", "first"] = "last") -> tupl
     if origin not in ("last", "first"):
         raise ValueError(f"origin must be 'last' or 'first', got {origin!r}")
     if points.dim() != 2 or len(points) < 3 or points.shape[1] < 2:
-        raise InputError(
-            f"a plane needs three checkpoints or more, got points of shape {tuple(points.shape)}"
-        )
+        raise InputError(f"a plane needs three checkpoints or more, got points of shape {tuple(points.shape)}")
     last = origin == "last"
     centre = points[-1 if last else 0]
     rows = (points[:-1] if last else points[1:]).double() - centre.double()

@@ -1,1 +1,30 @@
-"""Placeholder."""
+"""Pictures of results: each function takes results and returns a matplotlib ``Figure``; none needs a model.
+
+Drawing uses matplotlib's object-oriented interface and our own style sheet; the caller's settings stay as they are.
+"""
+
+from landscape_lab.figures.feature_quality import QualityPanel, feature_quality, quality_curves
+from landscape_lab.figures.gradient_similarity import SimilarityPanel, gradient_similarity
+from landscape_lab.figures.hessian_density import hessian_density, spectrum
+from landscape_lab.figures.landscape_geometry import GeometryPaths, landscape_geometry
+from landscape_lab.figures.page import Table, write_page
+from landscape_lab.figures.style import save
+from landscape_lab.figures.surfaces import surfaces
+from landscape_lab.figures.trajectories import trajectories
+
+__all__ = [
+    "GeometryPaths",
+    "QualityPanel",
+    "SimilarityPanel",
+    "Table",
+    "feature_quality",
+    "gradient_similarity",
+    "hessian_density",
+    "landscape_geometry",
+    "quality_curves",
+    "save",
+    "spectrum",
+    "surfaces",
+    "trajectories",
+    "write_page",
+]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from landscape_lab.analysis.surface import Surface
-from landscape_lab.figures.arrays import Array, as_array
-from landscape_lab.figures.loss_scale import Kind, LossScale, hatch_missing, loss_scale, missing_note
-from landscape_lab.figures.style import LEVEL_RAMP, colours_of, in_paper_style
-from landscape_lab.figures.text import caption, letter, maths, number, plain, plural, size_of, wrapped
+from landscape_lab.figures.contour_row import Contours, contour_row
+from landscape_lab.figures.loss_scale import Kind
+from landscape_lab.figures.style import colours_of, in_paper_style
+from landscape_lab.figures.text import capital, caption, letter, plain, plural, size_of, wrapped
 
 __all__ = ["QualityPanel", "feature_quality", "quality_curves"]
 
 # What each form of Q is called on the y axis; a form that is not here is called by its own name.
 FORMS = {"difference": "Quality $Q$ (Eq. 19)", "reciprocal": "Quality $Q$ (released-code form)"}
-FRAMES = ("#e3909a", "#8ea9db", "#9fc59a", "#c9b58a")
+LINES: dict[str, Literal["-"] | tuple[int, tuple[float, ...]]] = {"curves": "-", "test_curves": (0, (4, 1.6))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def feature_quality(
     panels: Sequence[QualityPanel],
     *,
     forms: Sequence[str] | None = None,
-    contours: Literal["loss", "rise"] = "loss",
+    contours: Contours = "loss",
     scale: Kind = "auto",
     limits: tuple[float, float] | None = None,
 ) -> Figure:
@@ -77,7 +77,7 @@ def feature_quality(
         ValueError: there is no panel, a form or a curve is missing, lengths differ, or surfaces have different grids.
 
     References:
-        "Gradient knowledge preservation and group sharpness-aware optimisation for long-tailed recognition", Fig. 2.
+        Chen et al., CVPR 2026 (GKP+GSA), Fig. 2.
     """
     return _draw(panels, forms, contours, scale, limits)
 
@@ -91,7 +91,7 @@ def quality_curves(panel: QualityPanel, *, forms: Sequence[str] | None = None) -
 def _draw(
     panels: Sequence[QualityPanel],
     forms: Sequence[str] | None,
-    contours: Literal["loss", "rise"],
+    contours: Contours,
     scale: Kind,
     limits: tuple[float, float] | None,
 ) -> Figure:
@@ -118,7 +118,7 @@ def _draw(
         width_ratios=[0.07 if (k + 1) % (across + 1) == 0 else 1 for k in range(columns)],
         height_ratios=[curve_height] * len(forms) + ([2.0] if surfaces else []),
     )
-    tops = []
+    tops: list[Axes] = []
     for row, form in enumerate(forms):
         first: Axes | None = None
         for k, panel in enumerate(panels):
@@ -144,7 +144,8 @@ def _draw(
     lowest = tops[-len(panels) :]
     if surfaces:
         spaces = [[grid[-1, k * (across + 1) + j] for j in range(across)] for k in range(len(panels))]
-        lowest, words = _contours(figure, panels, spaces, contours, scale, limits)
+        rows = [(panel.surface, panel.notes) for panel in panels]
+        lowest, words = contour_row(figure, rows, spaces, contours, scale, limits)
         notes += words
     caption(figure, notes)
     _separate(figure, tops[: len(panels)], lowest)
@@ -160,25 +161,25 @@ def _check(panels: Sequence[QualityPanel], forms: Sequence[str]) -> list[str]:
             for name, curve in [*panel.curves[form].items(), *panel.test_curves.get(form, {}).items()]:
                 if len(curve) != len(panel.epochs):
                     raise ValueError(
-                        f"{panel.title!r}: {name!r} needs a value for each of {len(panel.epochs)} epochs, got {len(curve)}"
+                        f"{panel.title!r}: {name!r} needs a value for each epoch, "
+                        f"got {len(curve)} for {len(panel.epochs)}"
                     )
     surfaces = [panel.surface for panel in panels if panel.surface is not None]
     for surface in surfaces[1:]:
         if surface.x.tolist() != surfaces[0].x.tolist() or surface.y.tolist() != surfaces[0].y.tolist():
             raise ValueError("the surfaces must lie on the same grid to be compared, got different ones")
         if surface.subsets != surfaces[0].subsets:
-            raise ValueError(f"the surfaces must have the same subsets, got {surfaces[0].subsets} and {surface.subsets}")
+            raise ValueError(f"the surfaces must have equal subsets, got {surfaces[0].subsets} and {surface.subsets}")
     return list(dict.fromkeys(name for panel in panels for form in forms for name in panel.curves[form]))
 
 
 def _curves(axes: Axes, panel: QualityPanel, form: str, subsets: Sequence[str]) -> None:
     marker = "o" if len(panel.epochs) <= 12 else ""
     for name, color in zip(subsets, colours_of(subsets), strict=True):
-        for curves, line in ((panel.curves, "-"), (panel.test_curves, (0, (4, 1.6)))):
+        for chosen, line in LINES.items():
+            curves = getattr(panel, chosen)
             if name in curves.get(form, {}):
-                axes.plot(
-                    panel.epochs, curves[form][name], linestyle=line, marker=marker, markersize=3.5, color=color
-                )
+                axes.plot(panel.epochs, curves[form][name], linestyle=line, marker=marker, markersize=3.5, color=color)
     axes.grid(True)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
     axes.margins(x=0.04, y=0.08)
@@ -187,14 +188,14 @@ def _curves(axes: Axes, panel: QualityPanel, form: str, subsets: Sequence[str]) 
 def _legend(panels: Sequence[QualityPanel], subsets: Sequence[str]) -> list[Line2D]:
     """One entry a subset, for the training features and, where drawn, for the test features."""
     handles = []
-    for line, chosen in (("-", "curves"), ((0, (4, 1.6)), "test_curves")):
+    for chosen, line in LINES.items():
         drawn = [panel for panel in panels if getattr(panel, chosen)]
         for name, color in zip(subsets, colours_of(subsets), strict=True):
             if not drawn:
                 continue
             # Counts may differ between runs on different data: then all of them are told.
             counts = list(dict.fromkeys(_counts(panel, name, chosen) for panel in drawn))
-            label = f"{plain(name).capitalize()}: {' / '.join(counts)}"
+            label = f"{capital(plain(name))}: {' / '.join(counts)}"
             handles.append(Line2D([], [], linestyle=line, color=color, label=label))
     return handles
 
@@ -207,88 +208,13 @@ def _counts(panel: QualityPanel, name: str, chosen: str) -> str:
     return ", ".join([*words, f"{images}{panel.features} {'images' if images else 'features'}"])
 
 
-def _contours(
-    figure: Figure,
-    panels: Sequence[QualityPanel],
-    spaces: Sequence[Sequence[object]],
-    contours: Literal["loss", "rise"],
-    scale: Kind,
-    limits: tuple[float, float] | None,
-) -> tuple[list[Axes], list[str]]:
-    """Draw the lower row; returns its axes, and sentences for the caption."""
-    losses = {
-        (k, name): _losses(panel.surface, name, contours)
-        for k, panel in enumerate(panels)
-        if panel.surface is not None
-        for name in panel.surface.subsets
-    }
-    if scale == "auto":
-        scale = _spacing(list(losses.values()))
-    lines = loss_scale(list(losses.values()), kind=scale, limits=limits, lines=20)
-    drawn = []
-    for k, panel in enumerate(panels):
-        if panel.surface is None:
-            continue
-        for space, name in zip(spaces[k], panel.surface.subsets, strict=True):
-            axes = figure.add_subplot(space)  # type: ignore[arg-type]
-            _contour(axes, panel.surface, losses[k, name], lines)
-            count = panel.surface.counts[panel.surface.subsets.index(name)]
-            axes.set_title(f"{plain(name).capitalize()}: {plural(count, 'sample')}", fontsize=9.5)
-            axes.set_xlabel(wrapped(maths(panel.notes.get(name, "")), 1.5, 8.5), fontsize=8.5)
-            for spine in axes.spines.values():
-                spine.set(color=FRAMES[k % len(FRAMES)], linewidth=2.5)
-            drawn.append(axes)
-    label = r"$L$" if contours == "loss" else r"$L$ less $L$ at the centre"
-    lines.bar(figure, drawn, f"Iso-lines of {label}, the same in all plots", cmap=LEVEL_RAMP, filled=False)
-    policies = sorted({panel.surface.batch_norm for panel in panels if panel.surface is not None})
-    return drawn, [
-        "Contours: loss along two filter-normalised random directions around the last epoch (+).",
-        "Iso-lines at equal ratios: their density shows relative growth." if scale == "log" else "",
-        f"BatchNorm statistics: {' and '.join(policies)}.",
-        missing_note(list(losses.values())),
-    ]
-
-
-def _spacing(losses: Sequence[Array]) -> Literal["linear", "log"]:
-    """Equal steps, whose density shows steepness, unless a surface would then be left without a line."""
-    tops = [float(array[np.isfinite(array)].max(initial=0)) for array in losses]
-    negative = any(float(array[np.isfinite(array)].min(initial=0)) < 0 for array in losses)
-    return "linear" if negative or min(tops) <= 0 or max(tops) < 10 * min(tops) else "log"
-
-
-def _losses(surface: Surface, name: str, contours: Literal["loss", "rise"]) -> Array:
-    losses = as_array(surface.of(name))
-    if contours == "loss":
-        return losses
-    row, column = (int(np.abs(as_array(ticks)).argmin()) for ticks in (surface.y, surface.x))
-    return losses - losses[row, column]
-
-
-def _contour(axes: Axes, surface: Surface, losses: Array, lines: LossScale) -> None:
-    x, y = as_array(surface.x), as_array(surface.y)
-    mask = ~np.isfinite(losses)
-    if mask.any():
-        hatch_missing(axes, lines.height(losses))
-        axes.contourf(x, y, np.ma.masked_array(np.zeros_like(losses), mask), levels=[-1, 1], colors=["white"])
-    drawn = lines.lines(axes, x, y, losses, cmap=LEVEL_RAMP, norm=lines.norm, linewidths=1.4)
-    if drawn is None:
-        finite = losses[np.isfinite(losses)]
-        words = f"between {number(finite.min())} and {number(finite.max())}" if finite.size else "not finite"
-        axes.text(0.5, 0.8, f"no iso-line:\n{words}", transform=axes.transAxes, ha="center", va="center", fontsize=8.5)
-    axes.plot(0, 0, "+", color="#222222", markersize=7, markeredgewidth=1.1)
-    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    axes.set_box_aspect(1)
-    axes.locator_params(nbins=3)
-    axes.tick_params(labelsize=7.5, length=2)
-
-
 def _separate(figure: Figure, upper: Sequence[Axes], lower: Sequence[Axes]) -> None:
     """Dashed lines between the columns, as in the paper."""
     figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in (*upper, *lower)]
     edges = [box for box in boxes if box is not None]
     bottom, top = (value / figure.bbox.height for value in (min(b.y0 for b in edges), max(b.y1 for b in edges)))
-    for left, right in zip(edges[: len(upper)], edges[1 : len(upper)], strict=False):
+    for left, right in itertools.pairwise(edges[: len(upper)]):
         middle = (left.x1 + right.x0) / 2 / figure.bbox.width
         figure.add_artist(
             Line2D([middle, middle], [bottom, top], color="#b5b5b5", linestyle=(0, (5, 4)), linewidth=1.2)

@@ -53,7 +53,7 @@ def gradient_similarity(panels: Sequence[SimilarityPanel], labels: Mapping[int, 
         ValueError: there is no panel or no epoch, or the classes differ between results.
 
     References:
-        "Gradient knowledge preservation and group sharpness-aware optimisation for long-tailed recognition", Fig. 6.
+        Chen et al., CVPR 2026 (GKP+GSA), Fig. 6.
     """
     classes = _check(panels)
     names = [plain((labels or {}).get(number, f"class {number}")) for number in classes]
@@ -62,7 +62,7 @@ def gradient_similarity(panels: Sequence[SimilarityPanel], labels: Mapping[int, 
     row: list[Axes] = list(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0])
     missing = False
     for k, (axes, panel) in enumerate(zip(row, panels, strict=True)):
-        missing |= _bars(axes, panel, colors)
+        missing |= _bars(figure, axes, panel, colors)
         prefix = f"{letter(k)} " if len(panels) > 1 else ""
         axes.set_title(wrapped(prefix + plain(panel.title), 3.1, 10.5), linespacing=1.05)
         axes.set_xlabel("Epoch")
@@ -70,14 +70,20 @@ def gradient_similarity(panels: Sequence[SimilarityPanel], labels: Mapping[int, 
     row[0].set_ylabel("Cosine with the batch’s gradient")
     _limits(row[0], panels)
     handles: list[Patch | Line2D] = [
-        Patch(facecolor=color, edgecolor=EDGE, linewidth=0.8, label=name) for name, color in zip(names, colors, strict=True)
+        Patch(facecolor=color, edgecolor=EDGE, linewidth=0.8, label=name)
+        for name, color in zip(names, colors, strict=True)
     ]
     if missing:
         handles.append(Line2D([], [], linestyle="", marker="x", color=EDGE, markersize=5, label="in no batch"))
     widest = max(size_of(str(handle.get_label()), 8.5)[0] for handle in handles) + 0.42
     rows = -(-len(handles) // max(1, int(figure.get_figwidth() / widest)))
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=-(-len(handles) // rows), frameon=False, handlelength=1.3, columnspacing=1.2
+        handles=handles,
+        loc="outside upper center",
+        ncols=-(-len(handles) // rows),
+        frameon=False,
+        handlelength=1.3,
+        columnspacing=1.2,
     )
     caption(figure, _notes(panels, names))
     return figure
@@ -98,21 +104,21 @@ def _check(panels: Sequence[SimilarityPanel]) -> tuple[int, ...]:
     return sets[0]
 
 
-def _bars(axes: Axes, panel: SimilarityPanel, colors: Sequence[str]) -> bool:
+def _bars(figure: Figure, axes: Axes, panel: SimilarityPanel, colors: Sequence[str]) -> bool:
     """Draw one panel; returns whether a bar is missing."""
     mean, stderr, at = _table(panel, "mean"), _table(panel, "stderr"), np.arange(len(panel.epochs))
     width = 0.76 / len(colors)
-    line = {"elinewidth": 0.9, "capsize": min(2.2, 14 * width), "capthick": 0.9, "ecolor": EDGE}
     gone = False
     for j, color in enumerate(colors):
         x = at + (j - (len(colors) - 1) / 2) * width
         there = np.isfinite(mean[:, j])
         axes.bar(
-            x[there], mean[there, j], width, yerr=stderr[there, j], color=color, edgecolor=EDGE, linewidth=0.8, error_kw=line
-        )
+            x[there], mean[there, j], width, yerr=stderr[there, j], color=color, edgecolor=EDGE, linewidth=0.8,
+            error_kw={"elinewidth": 0.9, "capsize": min(2.2, 14 * width), "capthick": 0.9, "ecolor": EDGE},
+        )  # fmt: skip
         if not there.all():
             gone = True
-            above = offset_copy(axes.transData, axes.get_figure(root=True), y=5, units="points")
+            above = offset_copy(axes.transData, figure, y=5, units="points")
             axes.plot(x[~there], np.zeros((~there).sum()), "x", color=EDGE, markersize=5, transform=above)
     axes.set_xticks(at, [str(epoch) for epoch in panel.epochs])
     axes.set_xlim(-0.62, len(at) - 0.38)
@@ -148,7 +154,8 @@ def _notes(panels: Sequence[SimilarityPanel], names: Sequence[str]) -> list[str]
         low, high = int(present[:, column].min()), int(present[:, column].max())
         return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
-    words = ", ".join(f"{name}: {count(j)}" for j, name in enumerate(names))
+    # No line break between a class and its count.
+    words = ", ".join(f"{name}: {count(j)}".replace(" ", "\N{NO-BREAK SPACE}") for j, name in enumerate(names))
     return [
         "Bars: mean over the batches that hold the class, ± its standard error.",
         f"Batches with the class, of {of} – {words}.",

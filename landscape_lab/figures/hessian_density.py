@@ -12,18 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.scale import SymmetricalLogTransform
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import LogLocator
 
 from landscape_lab.analysis.spectra import Spectrum
 from landscape_lab.figures.arrays import Array, as_array
 from landscape_lab.figures.style import CYCLE, grey_panel, in_paper_style
-from landscape_lab.figures.text import caption, letter, number, plain, plural, with_error, wrapped
+from landscape_lab.figures.text import capital, caption, letter, number, plain, with_error, wrapped
 
 __all__ = ["hessian_density", "spectrum"]
 
-# Points on a curve; the kernel's standard deviation in axis widths. At 1/320 a lone eigenvalue is a spike a few
-# pixels wide, and one grid step is an eighth of a standard deviation, so that its height is right.
-GRID, WIDTH = 2560, 1 / 320
+# Points on a curve; the kernel's standard deviation in axis widths. At 1/400 a lone eigenvalue is a spike a few
+# pixels wide, and one grid step is a sixth of a standard deviation, so that its height is right.
+GRID, WIDTH = 2400, 1 / 400
 # Weights below this are rounding in the quadrature: they must not decide the axes.
 NEGLIGIBLE = 1e-13
 LARGEST, SMALLEST = "#d55e00", "#5b3b8c"
@@ -85,7 +85,7 @@ def hessian_density(spectra: Mapping[str, Mapping[str, Spectrum]], *, threshold:
         ValueError: there is nothing to draw, or the subsets differ between methods.
 
     References:
-        "Gradient knowledge preservation and group sharpness-aware optimisation for long-tailed recognition", Fig. 9;
+        Chen et al., CVPR 2026 (GKP+GSA), Fig. 9;
         density by quadrature: Ghorbani et al., arXiv:1901.10159.
     """
     return _draw(spectra, threshold)
@@ -110,18 +110,17 @@ def _draw(spectra: Mapping[str, Mapping[str, Spectrum]], threshold: float | None
     width = 5.6 if single else max(2.75 * len(spectra), 5.8)
     figure = Figure(figsize=(width, 2.35 * len(subsets) + 0.95), layout="constrained")
     panels = figure.subplots(len(subsets), len(spectra), sharex=True, sharey=True, squeeze=False)
-    curves = {}
+    curves, space = {}, (width - 0.6) / len(spectra) - 0.1
     for row_index, subset in enumerate(subsets):
         for column, (method, row) in enumerate(spectra.items()):
             axes: Axes = panels[row_index, column]
             prefix = f"{letter(row_index * len(spectra) + column)} " if len(every) > 1 else ""
-            name = f"{plain(method)}: {plain(subset)}" if method else plain(subset).capitalize()
-            space = (width - 0.6) / len(spectra) - 0.1
+            name = f"{plain(method)}: {plain(subset)}" if method else capital(plain(subset))
             axes.set_title(wrapped(f"{prefix}{name}", space, 10), fontsize=10, linespacing=1.05)
             grey_panel(axes)
             curves[subset, method] = _curve(axes, row[subset], axis)
             _numbers(axes, row[subset])
-    _scales(panels[0, 0], axis, every, list(curves.values()))
+    _scales(panels[0, 0], axis, every, list(curves.values()), space)
     for axes in panels[:, 0]:
         axes.set_ylabel("Density")
     for axes in panels[-1]:
@@ -151,7 +150,8 @@ def _axis(every: list[Spectrum], threshold: float | None) -> _Axis:
 def _curve(axes: Axes, result: Spectrum, axis: _Axis) -> tuple[Array, Array]:
     """Draw density, band and marks; returns the density on the grid and its standard error."""
     points, sigma = axis.grid()
-    density, stderr = (as_array(part) for part in result.density.on_grid(torch.from_numpy(points), torch.from_numpy(sigma)))
+    smoothed = result.density.on_grid(torch.from_numpy(points), torch.from_numpy(sigma))
+    density, stderr = (as_array(part) for part in smoothed)
     error = np.nan_to_num(stderr)
     # A logarithmic axis has no place for zero.
     axes.fill_between(
@@ -175,29 +175,48 @@ def _numbers(axes: Axes, result: Spectrum) -> None:
     if not result.converged:
         lines.append("(not converged)")
     axes.text(
-        0.975, 0.96, "\n".join(lines), transform=axes.transAxes, ha="right", va="top", fontsize=8.5, linespacing=1.25, zorder=6
+        0.975,
+        0.96,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=8.5,
+        linespacing=1.25,
+        zorder=6,
     )
 
 
-def _scales(axes: Axes, axis: _Axis, every: list[Spectrum], curves: list[tuple[Array, Array]]) -> None:
+def _scales(axes: Axes, axis: _Axis, every: list[Spectrum], curves: list[tuple[Array, Array]], inches: float) -> None:
+    """The common axes of all panels, ``inches`` wide."""
     axes.set_xscale("symlog", linthresh=axis.threshold, linscale=SMOOTH)
     axes.set_xlim(axis.low, axis.high)
     decades = [axis.threshold * 10**k for k in range(int(math.log10(max(axis.high, -axis.low) / axis.threshold)) + 1)]
-    ticks = [tick for tick in (*(-decade for decade in reversed(decades)), 0.0, *decades) if axis.low < tick < axis.high]
-    axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(float(value))))
-    # From a tenth of a lone outlier's peak, so that its spike is seen standing, to above the highest peak.
+    every_tick = [*(-decade for decade in reversed(decades)), 0.0, *decades]
+    ticks = [tick for tick in every_tick if axis.low < tick < axis.high]
+    zero, first, left, right = axis.to(0.0, axis.threshold, axis.low, axis.high)
+    crowded = (first - zero) / (right - left) * inches < 0.24
+    labels = ["" if crowded and abs(tick) == axis.threshold else number(tick) for tick in ticks]
+    axes.set_xticks(ticks, labels)
+    # From a tenth of a lone outlier's peak, so that its spike is seen standing, to above the highest peak …
     points, sigma = axis.grid()
     spikes = [
         1 / (result.density.size * math.sqrt(2 * math.pi) * float(np.interp(result.lambda_max, points, sigma)))
         for result in every
         if result.density.size and math.isfinite(result.lambda_max)
     ]
-    top = max(float(np.nanmax(density)) for density, _ in curves) or 1.0
-    bottom = min(spikes, default=top * 1e-8) / 10
+    top = max(_peak(density) for density, _ in curves) or 1.0
+    bottom = max(math.floor(math.log10(min(spikes, default=top * 1e-8) / 10)), math.log10(top) - 16)
+    # … and so high that the numbers in the corner, half a panel wide and 30 % high, lie above every curve.
+    corner = max(_peak(density[GRID * 45 // 100 :]) for density, _ in curves)
+    clear = bottom + (math.log10(max(corner, 10.0**bottom)) - bottom) / 0.66
     axes.set_yscale("log")
-    axes.set_ylim(max(10.0 ** math.floor(math.log10(bottom)), top * 1e-16), 10.0 ** math.ceil(math.log10(top) + 0.3))
+    axes.set_ylim(10.0**bottom, 10.0 ** max(math.log10(top) + 0.4, clear))
     axes.yaxis.set_major_locator(LogLocator(numticks=7))
+
+
+def _peak(density: Array) -> float:
+    return float(density[np.isfinite(density)].max(initial=0.0))
 
 
 def _legend(every: list[Spectrum]) -> list[Line2D]:
@@ -220,12 +239,14 @@ def _notes(every: list[Spectrum], axis: _Axis) -> list[str]:
 
     probes = [len(result.density.nodes) for result in every]
     methods = sorted({result.density.method for result in every})
+    products = span([result.density.products for result in every])
     return [
         "± after λ: residual ‖Hv − λv‖, within which an eigenvalue lies; ± after Tr(H): standard error.",
-        f"Density by {' and '.join(methods)} quadrature, {span([result.density.products for result in every])} products, "
+        f"Density by {' and '.join(methods)} quadrature, {products} products,",
         f"{span(probes)} {'probe' if max(probes) == 1 else 'probes'},",
-        f"smoothed by a Gaussian as wide everywhere on this axis (linear within ±{number(axis.threshold)}, logarithmic beyond).",
-        f"H over {span([result.samples for result in every])} samples, "
+        "smoothed by a Gaussian of one width everywhere on this axis",
+        f"(linear within ±{number(axis.threshold)}, logarithmic beyond).",
+        f"H over {span([result.samples for result in every])} samples,",
         f"{span([result.parameters for result in every])} parameters;",
         f"BatchNorm statistics: {' and '.join(sorted({result.batch_norm for result in every}))}.",
     ]

@@ -76,7 +76,7 @@ def landscape_geometry(
         ValueError: the surfaces lie on different grids, a subset is missing, or a distance is.
 
     References:
-        "Gradient knowledge preservation and group sharpness-aware optimisation for long-tailed recognition", Fig. 1.
+        Chen et al., CVPR 2026 (GKP+GSA), Fig. 1.
     """
     if not (torch.equal(tail.x, full.x) and torch.equal(tail.y, full.y)):
         raise ValueError("both surfaces must lie on the same grid, got two")
@@ -88,7 +88,7 @@ def landscape_geometry(
     colours = loss_scale(losses, kind=scale, limits=limits)
 
     ratio = (y[-1] - y[0]) / (x[-1] - x[0])
-    true_to_scale = 0.45 <= ratio <= 1.6
+    true_to_scale = 0.4 <= ratio <= 2.0
     height = 3.0 * (ratio if true_to_scale else 1.0)
     figure = Figure(figsize=(7.4, height + 1.65), layout="constrained")
     panels: list[Axes] = list(figure.subplots(1, 2, sharex=True, sharey=True))
@@ -101,28 +101,31 @@ def landscape_geometry(
     colours.bar(figure, panels[1:], r"$L(\theta)$")
 
     points = {run: as_array(getattr(paths, run).coordinates) for run in ("tail_only", "standard", "ours")}
-    draw_path(panels[0], points["tail_only"], STANDARD, label=paths.name("tail_only"))
-    draw_path(panels[1], points["standard"], STANDARD, label=paths.name("standard"))
-    draw_path(panels[1], points["ours"], OURS, end="*", start=STANDARD, label=paths.name("ours"))
+    draw_path(panels[0], points["tail_only"], STANDARD, width=3.0, label=paths.name("tail_only"))
+    draw_path(panels[1], points["standard"], STANDARD, width=3.0, label=paths.name("standard"))
+    draw_path(panels[1], points["ours"], OURS, width=1.9, end="*", start=STANDARD, label=paths.name("ours"))
     ends = {run: path[-1] for run, path in points.items()}
     for axes, run, color, marker, size in (
         (panels[0], "standard", STANDARD, "o", 6),
         (panels[0], "ours", OURS, "*", 12),
         (panels[1], "tail_only", STANDARD, "o", 6),
     ):
-        axes.plot(*ends[run], marker, markersize=size, color="white", markeredgecolor=color, markeredgewidth=1.2, zorder=6)
+        x1, y1 = ends[run]
+        axes.plot(x1, y1, marker, markersize=size, color="white", markeredgecolor=color, markeredgewidth=1.2, zorder=6)
     names = [paths.name("standard"), paths.name("ours")]
     beside = "\n" not in "".join(names) and sum(size_of(name, 8.5)[0] for name in names) < 2.0
     for axes in panels:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if beside else 1, frameon=False, borderaxespad=0.2)
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if beside else 1, frameon=False, borderaxespad=0.2
+        )
     _caption(figure, chosen, paths, losses, true_to_scale)
 
-    start = PointName(*points["standard"][0], T0, STANDARD)
-    t1 = PointName(*ends["tail_only"], T1, STANDARD)
-    t2 = PointName(*ends["standard"], T2, STANDARD)
-    star = PointName(*ends["ours"], STAR, OURS)
-    name_points(panels[0], [start, t1, t2, star], [points["tail_only"]])
-    name_points(panels[1], [start, t2, star, t1], [points["standard"], points["ours"]])
+    start = PointName.at(points["standard"][0], T0, STANDARD)
+    t1 = PointName.at(ends["tail_only"], T1, STANDARD)
+    t2 = PointName.at(ends["standard"], T2, STANDARD)
+    star = PointName.at(ends["ours"], STAR, OURS)
+    name_points(figure, panels[0], [start, t1, t2, star], [points["tail_only"]])
+    name_points(figure, panels[1], [start, t2, star, t1], [points["standard"], points["ours"]])
     return figure
 
 
@@ -142,7 +145,8 @@ def _caption(
     caption(
         figure,
         [
-            f"In the full parameter space ‖θ* − θ(t₁)‖ = {number(ours, 4)} and ‖θ(t₂) − θ(t₁)‖ = {number(standard, 4)}.",
+            f"In the full parameter space ‖θ* − θ(t₁)‖ = {number(ours, 4)}",
+            f"and ‖θ(t₂) − θ(t₁)‖ = {number(standard, 4)}.",
             *(f"{plain(name)}: {number(value, 4)}." for name, value in distances.items()),
             f"Distance off this plane: θ(t₁) {off[0]}, θ(t₂) {off[1]}, θ* {off[2]}.",
             f"The plane holds {100 * sum(ratio):.0f} % of the paths’ variance." if ratio else "",

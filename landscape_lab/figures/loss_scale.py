@@ -20,12 +20,12 @@ from landscape_lab.figures.arrays import Array
 from landscape_lab.figures.style import LOSS_MAP
 from landscape_lab.figures.text import number
 
-__all__ = ["Kind", "LossScale", "missing_note", "loss_scale"]
+__all__ = ["Kind", "LossScale", "loss_scale", "missing_note"]
 
-Kind = Literal["auto", "linear", "log"]
+Kind = Literal["auto", "linear", "sqrt", "log"]
 
-# Below 1e-4 a classifier's loss is zero for the eye; five decades are what a colour bar can tell apart.
-FLOOR, DECADES = 1e-4, 5
+# Below 1e-3 a classifier has fitted its samples; five decades are what a colour bar can tell apart.
+FLOOR, DECADES = 1e-3, 5
 # A linear scale shows nothing of the lower part of a range wider than this.
 WIDE = 20.0
 MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
@@ -35,11 +35,11 @@ MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 class LossScale:
     """Colours and iso-lines for losses between ``low`` and ``high``; only the picture is clipped, never a result.
 
-    Surfaces are drawn through ``z = L`` or ``z = log10 L``: taking the logarithm before the contouring, which
-    interpolates linearly, puts iso-lines in the right place where the loss grows tenfold between grid points.
+    Surfaces are drawn through ``z = L``, ``z = √L`` or ``z = log10 L``: taking the logarithm before the contouring,
+    which interpolates linearly, puts iso-lines in the right place where the loss grows tenfold between grid points.
     """
 
-    kind: Literal["linear", "log"]
+    kind: Literal["linear", "sqrt", "log"]
     low: float
     high: float
     levels: tuple[float, ...]
@@ -51,8 +51,11 @@ class LossScale:
         values = np.ma.masked_invalid(losses)
         if self.kind == "linear":
             return values
+        if self.kind == "sqrt":
+            roots = np.sign(losses) * np.sqrt(np.abs(losses))
+            return np.ma.masked_invalid(roots)
         # Anything below the floor, zero included, is one colour; the exact value there does not matter.
-        return np.ma.log10(np.ma.maximum(values, self.low * 1e-3))
+        return np.ma.masked_invalid(np.log10(np.maximum(values.filled(np.nan), self.low * 1e-3)))
 
     @property
     def norm(self) -> Normalize:
@@ -68,7 +71,7 @@ class LossScale:
     @property
     def note(self) -> str:
         """What the scale does to the picture, for the label of the colour bar; empty if it does nothing."""
-        words = ["log colours"] if self.kind == "log" else []
+        words = [] if self.kind == "linear" else [{"log": "log colours", "sqrt": "square-root colours"}[self.kind]]
         ends = [f"{number(self.low)}"] * self.clips_below + [f"{number(self.high)}"] * self.clips_above
         if ends:
             words.append("colours clipped at " + " and ".join(ends))
@@ -84,9 +87,7 @@ class LossScale:
         if z.count():
             # Ninety-six steps look smooth. An image inside vector files: seams between polygons would show.
             steps = np.linspace(float(norm.vmin or 0.0), float(norm.vmax or 0.0), 97)
-            colours = axes.contourf(
-                x, y, z, levels=steps, norm=norm, cmap=cmap, extend="both", antialiased=False
-            )
+            colours = axes.contourf(x, y, z, levels=steps, norm=norm, cmap=cmap, extend="both", antialiased=False)
             colours.set_rasterized(True)
         self.lines(axes, x, y, losses, colors="black", linewidths=0.7)
 
@@ -120,7 +121,9 @@ class LossScale:
             inset = axes[0].inset_axes((1 + 0.14 / inches, 0.0, 0.12 / inches, 1.0))
             bar = figure.colorbar(mappable, cax=inset, extend=kind)
         else:
-            bar = figure.colorbar(mappable, ax=list(axes), extend=kind, location="bottom", aspect=55, shrink=0.75, pad=0.03)
+            bar = figure.colorbar(
+                mappable, ax=list(axes), extend=kind, location="bottom", aspect=55, shrink=0.75, pad=0.03
+            )
         if filled:
             bar.add_lines(list(heights), ["black"] * len(heights), [0.7] * len(heights))
         else:
@@ -128,8 +131,8 @@ class LossScale:
                 bar.solids.set_visible(False)
             bar.add_lines(list(heights), list(cmap(norm(heights))), [2.2] * len(heights))
         # Every second line gets its number if there are many.
-        every = 1 + (len(heights) > 13)
-        bar.set_ticks(list(heights[::every]), labels=[number(level) for level in self.levels[::every]])
+        every = 1 + (len(heights) > 14)
+        bar.set_ticks(list(heights[::every]), labels=[number(level, 4) for level in self.levels[::every]])
         bar.minorticks_off()
         bar.set_label(label + (f"   ({self.note})" if self.note and filled else ""))
         return bar
@@ -145,11 +148,11 @@ def hatch_missing(axes: Axes, z: np.ma.MaskedArray[Any, Any]) -> None:
 
 
 def missing_note(losses: Sequence[Array]) -> str:
-    """A sentence for the caption about grid points without a finite loss; empty if there are none."""
+    """A sentence for the caption about grid points without a finite value; empty if there are none."""
     missing = sum(int((~np.isfinite(array)).sum()) for array in losses)
     if not missing:
         return ""
-    return f"Hatched: no finite loss ({missing:,} of {sum(array.size for array in losses):,} grid values)."
+    return f"Hatched: no finite value ({missing:,} of {sum(array.size for array in losses):,} on the grid)."
 
 
 def loss_scale(
@@ -157,16 +160,17 @@ def loss_scale(
     *,
     kind: Kind = "auto",
     limits: tuple[float, float] | None = None,
-    lines: int = 12,
+    lines: int = 14,
 ) -> LossScale:
     """Choose one scale for several surfaces.
 
     Args:
         losses: arrays of any shape; values that are not finite are left aside.
-        kind: ``"log"``, ``"linear"``, or ``"auto"``: log if no loss is negative and the largest is more than
-            20 times the smallest.
+        kind: ``"log"``; ``"linear"``; ``"sqrt"``, with iso-lines at the squares of equal steps, evenly spaced in a
+            quadratic bowl; or ``"auto"``: log if no loss is negative and the largest is more than 20 times the
+            smallest, else linear.
         limits: the losses at which the colours end; by default the whole range, but on a log scale nothing below
-            1e-4 and no more than five decades.
+            1e-3 and no more than five decades.
         lines: the most iso-lines.
 
     Raises:
@@ -178,7 +182,9 @@ def loss_scale(
         values = np.array([0.1, 1.0])
     positive = values[values > 0]
     if kind == "auto":
-        kind = "log" if values.min() >= 0 and values.max() > WIDE * max(values.min(), FLOOR) else "linear"
+        lowest, highest = limits or (float(values.min()), float(values.max()))
+        linear = values.min() < 0 or (limits and lowest <= 0) or highest <= WIDE * max(lowest, FLOOR)
+        kind = "linear" if linear else "log"
     if limits is not None:
         low, high = limits
         if not low < high or (kind == "log" and low <= 0):
@@ -197,7 +203,7 @@ def loss_scale(
         kind=kind,
         low=low,
         high=high,
-        levels=_log_levels(low, high, lines) if kind == "log" else _linear_levels(low, high, lines),
+        levels={"log": _log_levels, "sqrt": _square_levels, "linear": _linear_levels}[kind](low, high, lines),
         clips_below=bool(values.min() < low),
         clips_above=bool(values.max() > high),
     )
@@ -206,6 +212,12 @@ def loss_scale(
 def _linear_levels(low: float, high: float, lines: int) -> tuple[float, ...]:
     ticks = MaxNLocator(nbins=lines, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return tuple(float(tick) for tick in ticks if low < tick < high)
+
+
+def _square_levels(low: float, high: float, lines: int) -> tuple[float, ...]:
+    low, high = (math.copysign(math.sqrt(abs(value)), value) for value in (low, high))
+    # Twelve digits: 0.3 * 0.3 is 0.09, not 0.09000000000000001. Nothing at zero, where a flat floor would tremble.
+    return tuple(float(f"{math.copysign(root * root, root):.12g}") for root in _linear_levels(low, high, lines) if root)
 
 
 def _log_levels(low: float, high: float, lines: int) -> tuple[float, ...]:

@@ -49,7 +49,7 @@ STANDARD = "#000000"
 OURS = "#c8102e"
 # Okabe and Ito's colours, safe for colour blindness, for everything that the papers give no colour.
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d1f", "#56b4e9", "#333333", "#e69f00")
-# Fig. 6 of the GKP-GSA paper: Head-0, Head-1, Tail-0, Tail-1.
+# Fig. 6 of the GKP+GSA paper: Head-0, Head-1, Tail-0, Tail-1.
 BARS = ("#f1f5fc", "#bcd2ee", "#6384ac", "#b36b6b")
 
 # Fig. 1: dark blue is low, white is high.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-__all__ = ["caption", "letter", "maths", "number", "plain", "plural", "size_of", "with_error", "wrapped"]
+__all__ = ["capital", "caption", "letter", "maths", "number", "plain", "plural", "size_of", "with_error", "wrapped"]
 
 CAPTION_SIZE = 8.5
 MINUS = "\N{MINUS SIGN}"
@@ -31,6 +31,11 @@ def maths(text: str) -> str:
     for end in ("max", "min"):
         text = text.replace(f"λ_{end}", rf"$\lambda_{{\{end}}}$")
     return text
+
+
+def capital(text: str) -> str:
+    """``text`` with its first letter large and the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def letter(index: int) -> str:
@@ -65,17 +70,19 @@ def number(value: float, digits: int = 3) -> str:
 def with_error(value: float, error: float) -> str:
     """``value ± error``, both rounded to the error's first digit, or its second if the first is 1 or 2.
 
+    More than five digits of a value would say nothing about a model, and not fit: a smaller error is told by itself.
+
     Example:
-        >>> with_error(38.1534, 0.0231), with_error(402.52, 7.4)
-        ('38.153 ± 0.023', '403 ± 7')
+        >>> with_error(38.1534, 0.0231), with_error(402.52, 7.4), with_error(1.929671, 4.6e-6)
+        ('38.153 ± 0.023', '403 ± 7', '1.9297 ± 5e−6')
     """
-    if not math.isfinite(value) or not math.isfinite(error) or error <= 0:
-        return number(value, 4) + (f" ± {number(error, 2)}" if error == 0 else " ± ?")
-    # More than seven decimals of a value say nothing in float32, and would not fit.
-    digits = 1 if float(f"{error:.1e}"[:3]) < 2.95 else 0
-    decimals = min(max(0, digits - _magnitude(error)), max(0, 5 - _magnitude(value)))
-    if error < 0.5 * 10**-decimals or abs(value) >= 1e6 or decimals > 7:
-        return f"{number(value, 6)} ± {number(error, 2)}"
+    if not math.isfinite(value) or not math.isfinite(error) or error < 0:
+        return f"{number(value, 4)} ± ?"
+    digits = 1 if error and float(f"{error:.1e}"[:3]) < 2.95 else 0
+    decimals = max(0, digits - _magnitude(error))
+    most = max(0, 4 - _magnitude(value))
+    if error == 0 or decimals > most or decimals > 7 or abs(value) >= 1e6:
+        return f"{number(value, 5)} ± {number(error, 1)}"
     return f"{value:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", MINUS)
 
 
@@ -114,7 +121,8 @@ def wrapped(text: str, inches: float, size: float) -> str:
 
 def caption(figure: Figure, sentences: Sequence[str]) -> None:
     """Write ``sentences`` below the panels of ``figure``, over its whole width."""
-    inches = float(figure.get_size_inches()[0]) - 0.24
-    text = wrapped(" ".join(sentence for sentence in sentences if sentence), inches, CAPTION_SIZE)
+    width = float(figure.get_size_inches()[0])
+    # Three per cent of reserve: at low resolution letters are set on whole pixels, and lines come out longer.
+    text = wrapped(" ".join(sentence for sentence in sentences if sentence), 0.97 * (width - 0.24), CAPTION_SIZE)
     # As the figure's x label, the caption is given its own space by the layout.
-    figure.supxlabel(text, x=0.12 / (inches + 0.24), ha="left", fontsize=CAPTION_SIZE, color="#333333", linespacing=1.25)
+    figure.supxlabel(text, x=0.12 / width, ha="left", fontsize=CAPTION_SIZE, color="#333333", linespacing=1.25)

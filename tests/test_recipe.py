@@ -1,0 +1,345 @@
+"""Recipes: complete, typed, refused when wrong, and the same after a round trip."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from landscape_lab.errors import InputError
+from landscape_lab.recipe import (
+    METHODS,
+    DataRecipe,
+    EvaluationRecipe,
+    GkpRecipe,
+    GroupsRecipe,
+    GsaRecipe,
+    ModelRecipe,
+    QualityRecipe,
+    Recipe,
+    SamRecipe,
+    TrainingRecipe,
+    differences,
+    load_recipe,
+    parse_assignment,
+    read_recipe,
+    recipe_names,
+    rescaled,
+    write_recipe,
+)
+
+# Every field at a value other than its default.
+OTHER = Recipe(
+    data=DataRecipe(
+        name="folder",
+        root="/data/some where/θ",
+        imbalance_ratio="natural",
+        subset_seed=7,
+        image_size=32,
+        classes="tail",
+        crop_padding=0,
+        flip=False,
+    ),
+    method="sam",
+    seed=11,
+    model=ModelRecipe(depth=20, width=8, classifier="cosine", cosine_scale=16.5),
+    training=TrainingRecipe(
+        epochs=33,
+        batch_size=17,
+        drop_last=True,
+        learning_rate=0.037,
+        momentum=0.0,
+        weight_decay=0.0,
+        nesterov=True,
+        warmup_epochs=2,
+        schedule="cosine",
+        milestones=(),
+        decay=0.3,
+        checkpoint_every=4,
+    ),
+    sam=SamRecipe(rho=0.7, adaptive=True),
+    groups=GroupsRecipe(
+        count=3, source="random", affinity="rbf", start_epoch=0, period=2, size="classes"
+    ),
+    gsa=GsaRecipe(
+        global_gradient="subtract-ema",
+        ema_decay=0.5,
+        radius_scale=0.1,
+        rho_min=0.002,
+        rho_max=math.inf,
+        perturb="classifier",
+        adaptive=True,
+        weight="one",
+        regulariser="constant-rho",
+        passes="merged",
+    ),
+    gkp=GkpRecipe(
+        strength=10.0,
+        alpha_max=0.9,
+        alpha_min=0.8,
+        parameters="all",
+        weight="share",
+        fisher="true",
+        fisher_normalised=True,
+        fisher_samples=100,
+    ),
+    quality=QualityRecipe(form="reciprocal", beta=1.0, split="test", features="normalised"),
+    evaluation=EvaluationRecipe(head_tail_fraction=0.3, batch_size=64),
+)
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
+
+
+DEFAULT = flat(msgspec.to_builtins(Recipe(data=DataRecipe(name="digits-lt"))))
+FIELDS = flat(msgspec.to_builtins(OTHER))
+
+
+def digits(**changes: Any) -> Recipe:
+    return load_recipe("digits-lt-erm", {key.replace("__", "."): value for key, value in changes.items()})
+
+
+# -- round trips ---------------------------------------------------------------------------------------------
+
+
+def test_the_other_recipe_changes_every_field() -> None:
+    assert FIELDS.keys() == DEFAULT.keys()
+    assert [field for field in FIELDS if FIELDS[field] == DEFAULT[field]] == []
+
+
+def test_every_field_round_trips(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "recipe.toml", OTHER)
+    assert read_recipe(tmp_path / "recipe.toml") == OTHER
+    text = (tmp_path / "recipe.toml").read_text()
+    for field in FIELDS:
+        assert f"{field.split('.')[-1]} = " in text
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_loads_and_round_trips(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(name)
+    assert name == f"{recipe.data.name}-{recipe.method}"
+    write_recipe(tmp_path / "recipe.toml", recipe)
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+
+
+def test_a_field_whose_default_is_none_round_trips_as_none(tmp_path: Path) -> None:
+    recipe = digits()
+    assert recipe.data.root is None
+    assert recipe.gkp.fisher_samples is None
+    write_recipe(tmp_path / "recipe.toml", recipe)
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+
+
+def test_no_field_can_be_none_unless_that_is_its_default() -> None:
+    # TOML has no null, so a field that is left out comes back as its default.
+    for field in FIELDS:
+        try:
+            load_recipe("digits-lt-erm", {field: None})
+        except InputError:
+            continue
+        assert DEFAULT[field] is None, field
+
+
+def test_names_are_bases_times_methods() -> None:
+    names = recipe_names()
+    assert {"digits-lt-erm", "cifar10-lt-gkp-gsa", "cifar100-lt-gsa-proj"} <= set(names)
+    assert len(names) == len(set(names)) == 3 * len(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_uses(method: str) -> None:
+    recipe = load_recipe(f"digits-lt-{method}")
+    assert recipe.uses_groups == (method in ("gsa", "gsa-proj", "gkp", "gkp-gsa"))
+    assert recipe.uses_gkp == (method in ("gkp", "gkp-gsa"))
+    assert recipe.uses_gsa == (method in ("gsa", "gsa-proj", "gkp-gsa"))
+
+
+def test_changes_go_over_the_recipe() -> None:
+    recipe = load_recipe("cifar10-lt-gsa", {"training.epochs": 7, "gsa.rho_max": math.inf, "seed": 3})
+    assert (recipe.training.epochs, recipe.gsa.rho_max, recipe.seed) == (7, math.inf, 3)
+    assert recipe.training.milestones == (160, 180)
+
+
+# -- what is refused -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("digits-lt-gkp-gas", "did you mean 'digits-lt-gkp-gsa'"),
+        ("digits-lt", "did you mean 'digits-lt-"),
+        ("sam", "there is no recipe 'sam'"),  # a method by itself says nothing of the data
+        ("gkp-gsa", "there is no recipe 'gkp-gsa'"),
+        ("", "known: "),
+    ],
+)
+def test_unknown_recipe(name: str, hint: str) -> None:
+    with pytest.raises(InputError, match="there is no recipe") as caught:
+        load_recipe(name)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "hint"),
+    [
+        ("training.epohcs", "unknown recipe field 'training.epohcs' (did you mean 'training.epochs'?)"),
+        ("trainign.epochs", "'trainign' (did you mean 'training'?)"),
+        ("rho_max", "'rho_max' (did you mean 'gsa.rho_max'?)"),
+        ("gsa.zzz", "'gsa.zzz'; known: adaptive, "),
+        ("training.", "'training.'; known: "),
+    ],
+)
+def test_unknown_field(field: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("digits-lt-erm", {field: 1})
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("training.epochs", 0, "training.epochs"),
+        ("training.epochs", 2.5, "training.epochs"),
+        ("training.epochs", "many", "training.epochs"),
+        ("training.epochs", True, "training.epochs"),
+        ("training.learning_rate", 0, "training.learning_rate"),
+        ("training.learning_rate", math.nan, "training.learning_rate"),
+        ("training.momentum", 1.5, "training.momentum"),
+        ("training.milestones", [3, 2], "milestones must increase, got [3, 2]"),
+        ("training.milestones", [3, 3], "milestones must increase"),
+        ("training.milestones", [3, -2], "training.milestones[1]"),
+        ("training.schedule", "steps", "'step', 'cosine', 'constant'"),
+        ("training", 5, "training"),
+        ("data.imbalance_ratio", 0.5, "data.imbalance_ratio"),
+        ("data.imbalance_ratio", "huge", "data.imbalance_ratio"),
+        ("data.flip", "no", "data.flip"),
+        ("data.name.x", 1, "'name' in 'data.name.x' is a value"),
+        ("model.depth", 9, "depth must be 6 n + 2 (8, 14, 20, 32, 44, 56, 110), got 9"),
+        ("model.depth", 2, "depth must be"),
+        ("method", "gspa", "must be one of 'erm', 'sam', 'gsa', 'gsa-proj', 'gkp', 'gkp-gsa', got 'gspa'"),
+        ("gsa.perturb", "al", "gsa.perturb: must be one of 'all', 'encoder', 'classifier', got 'al'"),
+        ("gsa.rho_min", 0.1, "rho_max must be at least rho_min, got 0.003 < 0.1"),
+        ("gkp.alpha_min", 0.99, "alpha_max must be at least alpha_min, got 0.95 < 0.99"),
+        ("evaluation.head_tail_fraction", 0.6, "evaluation.head_tail_fraction"),
+        ("seed", -1, "seed"),
+    ],
+)
+def test_wrong_values(field: str, value: Any, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("digits-lt-erm", {field: value})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_groups_need_all_classes(method: str) -> None:
+    changes = {"data.classes": "tail"}
+    if method in ("erm", "sam"):
+        assert load_recipe(f"digits-lt-{method}", changes).data.classes == "tail"
+    else:
+        with pytest.raises(InputError, match=r"groups all classes: it needs data\.classes = 'all'"):
+            load_recipe(f"digits-lt-{method}", changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"seed = ", "is not valid TOML"),
+        (b"\xff\xfe", "is not valid TOML"),
+        (b"seed = 1\n", "missing required field `data`"),
+        (b"[data]\nname = 'digits-lt'\nnmae = 'x'\n", "did you mean 'data.name'"),
+    ],
+)
+def test_damaged_file(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.toml").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_recipe(tmp_path / "a.toml")
+    assert says in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        load_recipe(tmp_path / "a.toml")
+
+
+def test_frozen() -> None:
+    with pytest.raises(AttributeError):
+        digits().seed = 1  # type: ignore[misc]
+
+
+# -- rescaled, differences, parse_assignment -----------------------------------------------------------------
+
+
+def test_rescaled_keeps_proportions() -> None:
+    recipe = load_recipe("cifar10-lt-gkp-gsa")
+    doubled = rescaled(recipe, 400)
+    assert doubled.training.epochs == 400
+    assert doubled.training.warmup_epochs == 10
+    assert doubled.training.milestones == (320, 360)
+    assert doubled.training.checkpoint_every == 20
+    assert (doubled.groups.start_epoch, doubled.groups.period) == (10, 20)
+    tenth = rescaled(recipe, 20)
+    assert tenth.training.milestones == (16, 18)
+    assert (tenth.groups.start_epoch, tenth.groups.period, tenth.training.checkpoint_every) == (1, 1, 1)
+    # Nothing else changes.
+    changed = {"training.epochs", "training.warmup_epochs", "training.milestones", "training.checkpoint_every"}
+    assert set(differences(doubled, recipe)) == changed | {"groups.start_epoch", "groups.period"}
+    assert rescaled(recipe, 200) == recipe
+
+
+def test_rescaled_to_next_to_nothing_is_still_a_recipe(tmp_path: Path) -> None:
+    tiny = rescaled(load_recipe("cifar10-lt-gkp-gsa"), 1)
+    assert (tiny.training.epochs, tiny.training.warmup_epochs, tiny.training.milestones) == (1, 0, (1,))
+    assert (tiny.groups.start_epoch, tiny.groups.period) == (1, 1)
+    write_recipe(tmp_path / "recipe.toml", tiny)
+    assert read_recipe(tmp_path / "recipe.toml") == tiny
+    with pytest.raises(InputError, match="at least 1, got 0"):
+        rescaled(tiny, 0)
+
+
+def test_rescaled_leaves_a_start_at_zero() -> None:
+    recipe = load_recipe("digits-lt-gkp", {"groups.start_epoch": 0})
+    assert rescaled(recipe, 7).groups.start_epoch == 0
+
+
+def test_differences_names_the_fields() -> None:
+    recipe = digits()
+    assert differences(recipe, recipe) == []
+    assert differences(recipe, digits(data__root="/elsewhere")) == []
+    other = digits(data__root="/elsewhere", training__epochs=2, seed=1, training__milestones=[1])
+    assert set(differences(recipe, other)) == {"training.epochs", "training.milestones", "seed"}
+    assert set(differences(OTHER, Recipe(data=DataRecipe(name="digits-lt")))) == FIELDS.keys() - {"data.root"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("training.epochs=20", ("training.epochs", 20)),
+        (" training.learning_rate = 1e-2 ", ("training.learning_rate", 0.01)),
+        ("gsa.rho_max=inf", ("gsa.rho_max", math.inf)),
+        ("data.flip=false", ("data.flip", False)),
+        ("training.milestones=[1, 2]", ("training.milestones", [1, 2])),
+        ("gsa.perturb=encoder", ("gsa.perturb", "encoder")),
+        ('gsa.perturb="encoder"', ("gsa.perturb", "encoder")),
+        ("data.root=/a b/c=d", ("data.root", "/a b/c=d")),
+        (r"data.root=C:\data", ("data.root", r"C:\data")),
+        ("data.root=", ("data.root", "")),
+    ],
+)
+def test_parse_assignment(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["training.epochs", "=20", "  =20"])
+def test_parse_assignment_refuses(text: str) -> None:
+    with pytest.raises(InputError, match="needs field=value"):
+        parse_assignment(text)
