@@ -367,8 +367,8 @@ def gradients(
 
     Cosine of each class's gradient with its batch's, mean over batches with its standard error.
     """
+    from landscape_lab.figures import SimilarityPanel, save
     from landscape_lab.figures import gradient_similarity as draw
-    from landscape_lab.figures import save
 
     study = _study(run, device, data_root)
     chosen = _epoch_list(epochs, study.run.checkpoints())
@@ -378,7 +378,8 @@ def gradients(
         for epoch in chosen:
             found[epoch] = study.gradients(epoch, classes, split=split, parameters=parameters, progress=advance)
     names = {c: study.dataset.class_names[c] for c in classes}
-    picture = save(draw({study.run.path.name: found}, names), study.run.path / "figures" / "gradient-similarity")
+    panel = SimilarityPanel(study.run.path.name, tuple(found), tuple(found.values()))
+    picture = save(draw([panel], names), study.run.path / "figures" / "gradient-similarity")
     if as_json:
         console.result(
             {

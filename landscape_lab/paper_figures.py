@@ -106,7 +106,7 @@ class FigureMaker:
         folder: Path,
         *,
         samples: int | None = None,
-        surface_steps: int = 31,
+        surface_steps: int = 25,
         extent: float = 0.5,
     ) -> None:
         self.studies, self.folder, self.samples = dict(studies), folder, samples

@@ -71,7 +71,6 @@ def reproduce(
     dataset = dataset_of(next(iter(plans.values())).data)
     runs: dict[tuple[str, int], Run] = {}
     for place, (key, plan) in enumerate(plans.items()):
-        role, seed = key
         console.note(f"[{place + 1}/{len(plans)}] {_run_name(plan)}")
         runs[key] = train_run(plan, out / "runs" / _run_name(plan), device, dataset=dataset)
     first = {role: Study(run, device, dataset=dataset) for (role, seed), run in runs.items() if seed == seeds[0]}
@@ -154,7 +153,8 @@ def _table(runs: Mapping[tuple[str, int], Run], seeds: Sequence[int], device: to
         "trace ± standard error over probes; none of these errors covers another seed"
     )
     note = f"{dataset.name}: test accuracy in %, last epoch; Many/Med/Few: {shots} classes; {errors}."
-    return Table(f"{dataset.name}: accuracy and curvature", header, rows, note)
+    title = f"{dataset.name}: accuracy and curvature"
+    return Table(title, tuple(header), tuple(map(tuple, rows)), note)
 
 
 def _accuracy(values: Sequence[float | None], run: Run, shot: str, dataset: Dataset) -> str:

@@ -67,9 +67,7 @@ class Run:
         """
         # What a process that was killed in here leaves behind is no hindrance.
         ours = ("recipe.toml", ".lock", ".*.tmp")
-        if path.exists() and (
-            not path.is_dir() or not all(any(map(entry.match, ours)) for entry in path.iterdir())
-        ):
+        if path.exists() and (not path.is_dir() or not all(any(map(entry.match, ours)) for entry in path.iterdir())):
             raise InputError(f"{path} exists and is not a run; choose another place with --out")
         write_recipe(path / "recipe.toml", recipe)
         run = cls(path, recipe, {"format_version": FORMAT_VERSION, "status": "running", **info})

@@ -27,6 +27,7 @@ from landscape_lab.analysis import (
     project,
     random_direction,
 )
+from landscape_lab.analysis.features import QualityForm
 from landscape_lab.data import Dataset, Split, dataset_of, plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.models import Network, build_network
@@ -164,7 +165,7 @@ class Study:
         epoch: int | None = None,
         *,
         split: str = "train",
-        form: str = "difference",
+        form: QualityForm = "difference",
         beta: float | None = None,
     ) -> FeatureQuality:
         """Feature quality of each class (Eq. 17 to 19) at an epoch."""

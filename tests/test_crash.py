@@ -66,7 +66,7 @@ def child(out: str, moment: str | None, count: int) -> None:
         )  # fmt: skip
     settings = [part for field, value in SMALL.items() for part in ("--set", f"{field}={value}")]
     sys.argv = ["landscape-lab", "train", RECIPE, *settings, "--out", out]
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     main()
 
 

@@ -12,7 +12,9 @@ from landscape_lab.analysis.batches import Batches, batches_of
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import eval_mode
 
-__all__ = ["FeatureQuality", "encode", "feature_quality"]
+__all__ = ["FeatureQuality", "QualityForm", "encode", "feature_quality"]
+
+QualityForm = Literal["difference", "reciprocal"]
 
 VARIANCE_FLOOR = 1e-12  # a class of one sample has no variance, and the logarithm wants a number
 CHUNK = 1024  # classes compared with all others at a time
@@ -44,7 +46,7 @@ def feature_quality(
     targets: Tensor,
     num_classes: int,
     *,
-    form: Literal["difference", "reciprocal"] = "difference",
+    form: QualityForm = "difference",
     beta: float = 0.5,
 ) -> FeatureQuality:
     r"""Score each class by the distance to its nearest neighbour and by its variance (Eq. 17-19 of GKP+GSA).

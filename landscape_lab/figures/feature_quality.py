@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from landscape_lab.analysis.surface import Surface
 from landscape_lab.figures.contour_row import Contours, contour_row
 from landscape_lab.figures.loss_scale import Kind
-from landscape_lab.figures.style import colours_of, in_paper_style
+from landscape_lab.figures.style import colours_of, in_paper_style, settle
 from landscape_lab.figures.text import capital, caption, letter, plain, plural, size_of, wrapped
 
 __all__ = ["QualityPanel", "feature_quality", "quality_curves"]
@@ -210,7 +210,7 @@ def _counts(panel: QualityPanel, name: str, chosen: str) -> str:
 
 def _separate(figure: Figure, upper: Sequence[Axes], lower: Sequence[Axes]) -> None:
     """Dashed lines between the columns, as in the paper."""
-    figure.draw_without_rendering()
+    settle(figure)
     boxes = [axes.get_tightbbox() for axes in (*upper, *lower)]
     edges = [box for box in boxes if box is not None]
     bottom, top = (value / figure.bbox.height for value in (min(b.y0 for b in edges), max(b.y1 for b in edges)))

@@ -28,6 +28,8 @@ Kind = Literal["auto", "linear", "sqrt", "log"]
 FLOOR, DECADES = 1e-3, 5
 # A linear scale shows nothing of the lower part of a range wider than this.
 WIDE = 20.0
+# What is drawn further back than this becomes an image in vector files.
+BELOW = 0.2
 MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 
 
@@ -87,8 +89,10 @@ class LossScale:
         if z.count():
             # Ninety-six steps look smooth. An image inside vector files: seams between polygons would show.
             steps = np.linspace(float(norm.vmin or 0.0), float(norm.vmax or 0.0), 97)
-            colours = axes.contourf(x, y, z, levels=steps, norm=norm, cmap=cmap, extend="both", antialiased=False)
-            colours.set_rasterized(True)
+            axes.contourf(
+                x, y, z, levels=steps, norm=norm, cmap=cmap, extend="both", antialiased=False, zorder=BELOW - 0.1
+            )
+            axes.set_rasterization_zorder(BELOW)
         self.lines(axes, x, y, losses, colors="black", linewidths=0.7)
 
     def lines(self, axes: Axes, x: Array, y: Array, losses: Array, **options: Any) -> ContourSet | None:

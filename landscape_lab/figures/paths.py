@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from landscape_lab.figures.arrays import Array
+from landscape_lab.figures.style import settle
 from landscape_lab.figures.text import size_of
 
 __all__ = ["PointName", "draw_path", "name_points"]
@@ -131,6 +132,6 @@ def _dense(path: Array, count: int = 400) -> Array:
 
 def _panel_inches(figure: Figure, axes: Axes) -> Array:
     """The panel's width and height as the layout leaves them."""
-    figure.draw_without_rendering()
+    settle(figure)
     box = axes.get_window_extent()
     return np.array([box.width, box.height]) / figure.dpi

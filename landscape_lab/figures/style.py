@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,6 +15,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from landscape_lab.errors import InputError
 from landscape_lab.files import write_bytes
@@ -31,6 +33,7 @@ __all__ = [
     "in_paper_style",
     "paper_style",
     "save",
+    "settle",
 ]
 
 Arguments = ParamSpec("Arguments")
@@ -71,23 +74,41 @@ def paper_style() -> Iterator[None]:
 
 
 def in_paper_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Make a drawing function use :func:`paper_style`, and fix the layout of the figure that it returns.
+    """Make a drawing function use :func:`paper_style`, and :func:`settle` the figure that it returns.
 
-    Without the second part each save would lay the figure out again, starting from the last result, and two
-    files of one figure would differ.
+    With the layout left open, each save would start from the last result, and two files of a figure would differ.
     """
 
     @functools.wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with paper_style():
             figure = draw(*args, **kwargs)
-            # Twice: panels of fixed aspect settle only once they have been laid out.
-            figure.draw_without_rendering()
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            settle(figure)
             return figure
 
     return styled
+
+
+def settle(figure: Figure) -> None:
+    """Lay ``figure`` out until nothing moves by half a pixel, and fix the layout; a second call does nothing.
+
+    Panels of fixed aspect take two to four rounds.
+    """
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, ConstrainedLayoutEngine):
+        return
+    before: list[float] = []
+    for _ in range(5):
+        engine.execute(figure)
+        after: list[float] = []
+        for axes in figure.axes:
+            if axes.get_axes_locator() is None:  # colour bars stand where their panel is
+                axes.apply_aspect()
+                after.extend(axes.get_window_extent().bounds)
+        if before and max(abs(old - new) for old, new in zip(before, after, strict=True)) < 0.5:
+            break
+        before = after
+    figure.set_layout_engine("none")
 
 
 def colours_of(names: Sequence[str]) -> list[str]:
@@ -137,6 +158,14 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
             content = BytesIO()
             figure.savefig(content, format=form, dpi=DPI, metadata=metadata[form])
             path = stem.with_name(f"{stem.name}.{form}")
-            write_bytes(path, content.getvalue())
+            write_bytes(path, _renumbered(content.getvalue()) if form == "svg" else content.getvalue())
             paths.append(path)
     return paths
+
+
+def _renumbered(svg: bytes) -> bytes:
+    """Number the clip paths as they come: matplotlib before 3.9 names them after addresses in memory."""
+    for k, name in enumerate(dict.fromkeys(re.findall(rb"#(p[0-9a-f]{10})\b", svg))):
+        for mark in (b"#%s", b'"%s"'):
+            svg = svg.replace(mark % name, mark % (b"clip%d" % k))
+    return svg

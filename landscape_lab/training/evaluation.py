@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from landscape_lab.analysis import feature_quality
+from landscape_lab.analysis.features import QualityForm
 from landscape_lab.models import Network
 from landscape_lab.parameters import eval_mode
 
@@ -40,7 +41,7 @@ class Evaluation:
         present = [(loss, n) for loss, n in zip(self.loss, self.counts, strict=True) if n]
         return sum(loss * n for loss, n in present) / sum(n for _, n in present)
 
-    def quality(self, form: str, beta: float, normalised: bool = False) -> list[float]:
+    def quality(self, form: QualityForm, beta: float, normalised: bool = False) -> list[float]:
         """Feature quality Q of each class (Eq. 17 to 19), length C; NaN for a class without samples."""
         features = F.normalize(self.features, dim=1) if normalised else self.features
         result = feature_quality(features, self.targets, len(self.counts), form=form, beta=beta)

@@ -32,7 +32,7 @@ def affinity(gram: NDArray[np.float64], kind: str = "cosine") -> NDArray[np.floa
         norms = np.diag(gram)
         squared = np.maximum(norms[:, None] + norms[None, :] - 2 * gram, 0.0)
         distinct = squared[squared > 0]
-        width = np.median(distinct) if distinct.size else 1.0
+        width = np.median(np.sqrt(distinct)) ** 2 if distinct.size else 1.0
         result = np.exp(-squared / (2 * width))
     else:
         if kind == "centred-cosine":
@@ -72,8 +72,10 @@ def ncut_groups(bank: MemoryBank, count: int, kind: str = "cosine", seed: int = 
 
     Fewer groups come back than asked for where the bank holds fewer distinct encoders.
     """
-    distinct = len(set(bank.epochs))
-    return _canonical(ncut(affinity(bank.gram(), kind), min(count, distinct), seed))
+    if count >= len(set(bank.epochs)):
+        # One group for each encoder: here spectral clustering may split equals and join others instead.
+        return _canonical(bank.epochs)
+    return _canonical(ncut(affinity(bank.gram(), kind), count, seed))
 
 
 def random_groups(num_classes: int, count: int, seed: int = 0) -> Groups:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from landscape_lab.analysis import (
     GradientSimilarity,
@@ -82,25 +83,16 @@ def spectrum_of(
     largest: float, smallest: float = -0.1, size: int = 10_000, probes: int = 3, converged: bool = True
 ) -> Spectrum:
     """A bulk near zero, and both ends as lone eigenvalues of weight 1 / size."""
-    bulk = torch.linspace(-0.01, 0.01, 20, dtype=torch.float64)
+    bulk = torch.linspace(-1e-3, 1e-3, 20, dtype=torch.float64) * (largest if largest == largest else 1.0)
     nodes = torch.cat([torch.tensor([largest, smallest]).double(), bulk]).repeat(probes, 1)
     weights = torch.full_like(nodes, 1 / size)
     shares = torch.arange(1, probes + 1, dtype=torch.float64)[:, None] + torch.arange(20)
     weights[:, 2:] = shares / shares.sum(1, keepdim=True) * (1 - 2 / size)
     estimate = TraceEstimate(2.5 * largest, 0.01 * largest, torch.tensor([1.0, 2.0]), 30, "xtrace", 0)
     density = SpectralDensity(nodes, weights, size, 100, "deflated", 0)
-    return Spectrum(
-        largest, 1e-3 * largest, smallest, 1e-5, converged, estimate, density, 133, size, "running"
-    )
+    return Spectrum(largest, 1e-3 * largest, smallest, 1e-5, converged, estimate, density, 133, size, "running")
 
 
-def texts(figure: object) -> str:
+def texts(figure: Figure) -> str:
     """Everything that is written on a figure."""
-    from matplotlib.text import Text
-
-    found: list[Text] = figure.findobj(Text)  # type: ignore[attr-defined]
-    return "\n".join(text.get_text() for text in found).replace("\n", " ")
-
-
-def tensor_list(tensor: Tensor) -> list[float]:
-    return [float(value) for value in tensor]
+    return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")

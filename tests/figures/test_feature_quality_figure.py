@@ -17,13 +17,23 @@ def panels():
     ]
 
 
+@pytest.fixture(scope="module")
+def figure():
+    return feature_quality(panels())
+
+
+@pytest.fixture(scope="module")
+def short():
+    return feature_quality(panels(), forms=["difference"])
+
+
 def split(figure, rows):
     curves, contours = figure.axes[: 2 * rows], figure.axes[2 * rows : 2 * rows + 4]
     return curves, contours
 
 
-def test_curves_of_one_form_share_their_axes():
-    curves, _ = split(feature_quality(panels()), rows=2)
+def test_curves_of_one_form_share_their_axes(figure):
+    curves, _ = split(figure, rows=2)
     for one, two in (curves[:2], curves[2:]):
         assert one.get_ylim() == two.get_ylim()
         assert one.get_xlim() == two.get_xlim()
@@ -33,9 +43,8 @@ def test_curves_of_one_form_share_their_axes():
         assert max(values) < high
 
 
-def test_all_contour_plots_share_axes_and_levels_and_are_square():
-    _, contours = split(feature_quality(panels(), forms=["difference"]), rows=1)
-    sets = [next(child for child in axes.get_children() if isinstance(child, ContourSet)) for axes in contours[:3]]
+def test_all_contour_plots_share_axes_and_levels_and_are_square(short):
+    _, contours = split(short, rows=1)
     lines = [
         [child for child in axes.get_children() if isinstance(child, ContourSet) and not child.filled]
         for axes in contours
@@ -44,28 +53,27 @@ def test_all_contour_plots_share_axes_and_levels_and_are_square():
     assert len({tuple(found[0].levels) for found in lines}) == 1
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in contours}) == 1
     assert all(axes.get_box_aspect() == 1 for axes in contours)
-    assert sets
 
 
-def test_the_sharper_bowl_crosses_more_lines():
-    _, contours = split(feature_quality(panels(), forms=["difference"]), rows=1)
+def test_the_sharper_bowl_crosses_more_lines(short):
+    _, contours = split(short, rows=1)
 
     def crossed(axes):
         lines = next(child for child in axes.get_children() if isinstance(child, ContourSet) and not child.filled)
-        return sum(len(segment) > 0 for segment in lines.allsegs)
+        return sum(len(path.vertices) > 0 for path in lines.get_paths())
 
     head, tail, _, milder = (crossed(axes) for axes in contours)
     assert tail > milder > head >= 1
 
 
-def test_numbers_of_classes_and_samples_are_in_the_legend():
-    words = texts(feature_quality(panels()))
+def test_numbers_of_classes_and_samples_are_in_the_legend(figure):
+    words = texts(figure)
     assert "Head: 1 class, 7,997 training images" in words
     assert "Tail: 2 classes, 133 training images" in words
 
 
-def test_no_verdict_but_the_callers_numbers():
-    words = texts(feature_quality(panels()))
+def test_no_verdict_but_the_callers_numbers(figure):
+    words = texts(figure)
     assert r"$\lambda_{\max}$ 75" in words
     assert "flat" not in words.lower()
     assert "sharp" not in words.lower()

@@ -45,7 +45,15 @@ def test_the_paths_are_drawn_where_they_are():
 
 def test_the_caption_tells_distances_residual_policy_and_samples():
     words = texts(draw())
-    for part in ("= 3.142", "= 27.18", "θ* 1.25", "θ(t₁) 0", "statistics: running", "500 samples (a)", "1,000 samples (b)"):
+    for part in (
+        "= 3.142",
+        "= 27.18",
+        "θ* 1.25",
+        "θ(t₁) 0",
+        "statistics: running",
+        "500 samples (a)",
+        "1,000 samples (b)",
+    ):
         assert part in words, part
     assert "85 % of the paths’ variance" in words
     assert "Hatched: no finite value (8 of 242" in words

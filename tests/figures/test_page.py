@@ -34,18 +34,25 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-@pytest.fixture()
-def study(tmp_path):
-    stem = tmp_path / "figures" / "fig 1"
-    save(surfaces(bowl({"all": 1.0})), stem, ["png", "pdf"])
-    target = tmp_path / "index.html"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    save(surfaces(bowl({"all": 1.0})), folder / "figures" / "fig 1", ["png", "pdf"])
+    return folder
+
+
+@pytest.fixture
+def study(folder):
+    stem, target = folder / "figures" / "fig 1", folder / "index.html"
 
     def write(path=target, **changes):
         content = {
             "title": f"A study of {HARSH}",
             "introduction": f"One.\n\nTwo {HARSH}.",
             "figures": [(f"Fig. 1 {HARSH}", stem.with_suffix(".png"), f"What it shows {HARSH}.")],
-            "tables": [Table("Accuracy", (HARSH, "All", "Few"), ((HARSH, "86.3 ± 0.2", "–"), ("b", "70", "1.5e−3")), HARSH)],
+            "tables": [
+                Table("Accuracy", (HARSH, "All", "Few"), ((HARSH, "86.3 ± 0.2", "–"), ("b", "70", "1.5e−3")), HARSH)
+            ],
             "commands": [f"train --name '{HARSH}'"],
             "environment": {"torch": "2.13", HARSH: 3},
         }

@@ -54,7 +54,7 @@ def test_a_line_gives_curves_with_gaps():
     assert len(curves) == 3
     assert np.isnan(curves[2].get_ydata()[0])
     np.testing.assert_allclose(curves[0].get_ydata(), result.losses[0, 0])
-    assert len({curve.get_linestyle() for curve in curves}) == 3
+    assert len({curve.get_color() for curve in curves}) == 3
     assert right.get_ylabel() == "Accuracy"
     assert "No finite loss at 1 of 27 points" in texts(figure)
 

@@ -26,7 +26,9 @@ def test_a_plane_without_variance_has_plain_labels():
 
 
 def test_on_a_surface_the_grid_gives_the_limits():
-    figure = trajectories({"one": path((4.0, 0.5), 6)}, surface=bowl({"all": 1.0, "tail": 70.0}, hole=True), subset="tail")
+    figure = trajectories(
+        {"one": path((4.0, 0.5), 6)}, surface=bowl({"all": 1.0, "tail": 70.0}, hole=True), subset="tail"
+    )
     assert figure.axes[0].get_xlim() == (-1, 1)
     words = texts(figure)
     assert "500 samples (tail)" in words
