@@ -87,7 +87,7 @@ def gradient_similarity(
                 progress(1)
     if not count:
         raise InputError("the subset holds no samples: choose classes that the data contain")
-    labels = tuple(found) if classes is not None else tuple(sorted(found))
+    labels = tuple(int(label) for label in (found if classes is not None else sorted(found)))
     columns = [torch.tensor(found[label], dtype=torch.float64) for label in labels]
     present_in = torch.tensor([len(column) for column in columns])
     nan = torch.tensor(torch.nan, dtype=torch.float64)

@@ -210,5 +210,5 @@ def test_hessian_spectrum_against_the_dense_matrix(conv: Case) -> None:
     alone = spectral_density(op)
     assert torch.equal(spectrum.density.nodes, alone.nodes)
     assert torch.equal(spectrum.density.weights, alone.weights)
-    assert distance(alone, exact) < 2e-3
+    assert distance(alone, exact) < 5e-3
     assert (spectrum.samples, spectrum.parameters, spectrum.batch_norm) == (24, 123, "running")
