@@ -214,7 +214,7 @@ def loss_scale(
 
 
 def _linear_levels(low: float, high: float, lines: int) -> tuple[float, ...]:
-    ticks = MaxNLocator(nbins=lines, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks = MaxNLocator(nbins=lines, steps=[1, 2, 5, 10]).tick_values(low, high)
     return tuple(float(tick) for tick in ticks if low < tick < high)
 
 

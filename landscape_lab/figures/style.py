@@ -164,7 +164,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf", "sv
 
 
 def _renumbered(svg: bytes) -> bytes:
-    """Number the clip paths as they come: matplotlib before 3.9 names them after addresses in memory."""
+    """Number the clip paths as they come: some versions of matplotlib name them after addresses in memory."""
     for k, name in enumerate(dict.fromkeys(re.findall(rb"#(p[0-9a-f]{10})\b", svg))):
         for mark in (b"#%s", b'"%s"'):
             svg = svg.replace(mark % name, mark % (b"clip%d" % k))
