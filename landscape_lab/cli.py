@@ -12,6 +12,7 @@ import click
 
 from landscape_lab import console
 from landscape_lab.errors import InputError
+from landscape_lab.numbers import number, with_error
 from landscape_lab.version import __version__
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def train(
         return
     names = ("all", "many", "med", "few", "head", "tail")
     rows = [
-        [which, console.number(last[which]["loss"])] + [_percent(last[which]["accuracy"][name]) for name in names]
+        [which, number(last[which]["loss"])] + [_percent(last[which]["accuracy"][name]) for name in names]
         for which in ("train", "test")
     ]
     console.table(f"{run.path}: epoch {last['epoch']} (the last), accuracy in %", ["split", "loss", *names], rows)
@@ -275,9 +276,9 @@ def hessian(
         [
             subset,
             str(s.samples),
-            console.with_error(s.lambda_max, s.lambda_max_residual),
-            console.with_error(s.lambda_min, s.lambda_min_residual),
-            console.with_error(s.trace.value, s.trace.stderr),
+            with_error(s.lambda_max, s.lambda_max_residual),
+            with_error(s.lambda_min, s.lambda_min_residual),
+            with_error(s.trace.value, s.trace.stderr),
             "yes" if s.converged else "no",
         ]
         for subset, s in found.items()
@@ -329,7 +330,7 @@ def features(run: str, epoch: int | None, split: str, data_root: str | None, dev
             }
         )
         return
-    rows = [[f"{c} {name}", *(console.number(float(column[c])) for column in values)] for c, name in enumerate(names)]
+    rows = [[f"{c} {name}", *(number(float(column[c])) for column in values)] for c, name in enumerate(names)]
     console.table(
         f"{study.run.path}: features at epoch {epoch}, {split} images",
         ["class", "samples", "Dis", "Var", "Q = Dis - 0.5 log Var", "Q = -1/Dis - log Var"],
@@ -398,7 +399,7 @@ def gradients(
         )
         return
     rows = [
-        [f"{c} {names[c]}"] + [console.with_error(float(s.mean[k]), float(s.stderr[k])) for s in found.values()]
+        [f"{c} {names[c]}"] + [with_error(float(s.mean[k]), float(s.stderr[k])) for s in found.values()]
         for k, c in enumerate(classes)
     ]
     console.table(
@@ -486,7 +487,7 @@ def surface(
         console.result({"epoch": epoch, "subsets": summary, "picture": str(picture[0])})
         return
     rows = [
-        [name, str(s["samples"]), *(console.number(s[key]) for key in ("centre", "lowest", "highest"))]
+        [name, str(s["samples"]), *(number(s[key]) for key in ("centre", "lowest", "highest"))]
         for name, s in summary.items()
     ]
     console.table(
@@ -523,7 +524,7 @@ def trajectory(run: str, through: str | None, as_json: bool) -> None:
         )
         return
     rows = [
-        [str(epoch), *(console.number(float(v)) for v in (*path.coordinates[k], path.residuals[k]))]
+        [str(epoch), *(number(float(v)) for v in (*path.coordinates[k], path.residuals[k]))]
         for k, epoch in enumerate(path.steps)
     ]
     ratio = path.explained_variance_ratio
@@ -569,9 +570,9 @@ def figures(
         if path
     }
     maker = FigureMaker(studies, Path(out), samples=samples)
-    for number in dict.fromkeys(numbers):
-        picture = maker.draw(int(number))
-        console.note(f"figure {number}: {picture.files[0]}")
+    for figure in dict.fromkeys(numbers):
+        picture = maker.draw(int(figure))
+        console.note(f"figure {figure}: {picture.files[0]}")
 
 
 @cli.command(

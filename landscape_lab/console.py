@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["duration", "note", "number", "progress_bar", "result", "table", "with_error"]
+__all__ = ["duration", "note", "progress_bar", "result", "table"]
 
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -73,26 +73,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number to so many significant digits; a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
-
-
-def with_error(value: float, error: float) -> str:
-    """``value ± error``, the value to the error's second digit.
-
-    Example:
-        >>> with_error(196.4872, 3.214)
-        '196.5 ± 3.2'
-    """
-    if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
-        return f"{number(value)} ± {number(error, 2)}"
-    places = max(0, 1 - math.floor(math.log10(error)))
-    if places > 6:
-        return f"{value:.6g} ± {error:.1e}"
-    return f"{value:.{places}f} ± {error:.{places}f}"
 
 
 def duration(seconds: float) -> str:

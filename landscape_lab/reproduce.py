@@ -18,6 +18,7 @@ from landscape_lab.data import Dataset, dataset_of
 from landscape_lab.errors import InputError
 from landscape_lab.figures import Table, write_page
 from landscape_lab.files import write_json, write_text
+from landscape_lab.numbers import with_error
 from landscape_lab.paper_figures import NAMES, NEEDS, FigureMaker, Picture
 from landscape_lab.recipe import Recipe, load_recipe, rescaled
 from landscape_lab.run import Run
@@ -174,11 +175,11 @@ def _curvature(spectra: Sequence[Spectrum]) -> list[str]:
     if len(spectra) == 1:
         one = spectra[0]
         return [
-            console.with_error(one.lambda_max, one.lambda_max_residual),
-            console.with_error(one.trace.value, one.trace.stderr),
+            with_error(one.lambda_max, one.lambda_max_residual),
+            with_error(one.trace.value, one.trace.stderr),
         ]
     columns = [[s.lambda_max for s in spectra], [s.trace.value for s in spectra]]
-    return [console.with_error(statistics.mean(values), statistics.stdev(values)) for values in columns]
+    return [with_error(statistics.mean(values), statistics.stdev(values)) for values in columns]
 
 
 def _save_table(table: Table, out: Path) -> None:

@@ -61,9 +61,7 @@ OTHER = Recipe(
         checkpoint_every=4,
     ),
     sam=SamRecipe(rho=0.7, adaptive=True),
-    groups=GroupsRecipe(
-        count=3, source="random", affinity="rbf", start_epoch=0, period=2, size="classes"
-    ),
+    groups=GroupsRecipe(count=3, source="random", affinity="rbf", start_epoch=0, period=2, size="classes"),
     gsa=GsaRecipe(
         global_gradient="subtract-ema",
         ema_decay=0.5,

@@ -40,9 +40,7 @@ class _Version:
     read_names: Callable[[Path, str], list[Any]]
 
 
-def read_cifar(
-    name: str, root: Path | None, imbalance_ratio: ImbalanceRatio, subset_seed: int = 0
-) -> Dataset:
+def read_cifar(name: str, root: Path | None, imbalance_ratio: ImbalanceRatio, subset_seed: int = 0) -> Dataset:
     """``cifar10-lt`` or ``cifar100-lt`` (fine labels), from the python or the binary version of the files.
 
     Class 0 keeps ``N // C`` images, for N in the training files. The test split is the whole test file.
@@ -115,9 +113,7 @@ def _read_python(label_key: str, path: Path, num_classes: int, advice: str) -> I
     except ValueError as error:
         raise InputError(f"{path} is not a {path.name} of CIFAR: {error}; {advice}") from None
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != PIXELS:
-        raise InputError(
-            f"{path} holds {images.dtype} {images.shape}, expected uint8 (n, {PIXELS}); {advice}"
-        )
+        raise InputError(f"{path} holds {images.dtype} {images.shape}, expected uint8 (n, {PIXELS}); {advice}")
     if not all(type(label) is int for label in labels):
         raise InputError(f"{path} has labels that are not whole numbers; {advice}")
     return _checked(path, images, labels, num_classes, advice)
@@ -132,17 +128,13 @@ def _read_binary(label_bytes: int, path: Path, num_classes: int, advice: str) ->
         raise InputError(f"{path} cannot be read ({error.strerror}); {advice}") from None
     record = label_bytes + PIXELS
     if len(content) % record:
-        raise InputError(
-            f"{path} is cut off: {len(content)} bytes are no multiple of a record's {record}; {advice}"
-        )
+        raise InputError(f"{path} is cut off: {len(content)} bytes are no multiple of a record's {record}; {advice}")
     records = content.reshape(-1, record)
     # CIFAR-100 has the coarse label first, the fine one second.
     return _checked(path, records[:, label_bytes:], records[:, label_bytes - 1].tolist(), num_classes, advice)
 
 
-def _checked(
-    path: Path, images: npt.NDArray[np.uint8], labels: list[int], num_classes: int, advice: str
-) -> Images:
+def _checked(path: Path, images: npt.NDArray[np.uint8], labels: list[int], num_classes: int, advice: str) -> Images:
     if len(images) != len(labels):
         raise InputError(f"{path} has {len(images)} images but {len(labels)} labels; {advice}")
     if not labels:

@@ -38,9 +38,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(
-                f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}"
-            )
+            raise ValueError(f"images must be uint8 (N, C, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         if self.targets.dtype != torch.int64 or self.targets.shape != self.images.shape[:1]:
             got = f"{self.targets.dtype} {tuple(self.targets.shape)}"
             raise ValueError(f"targets must be int64 ({len(self.images)},), got {got}")
@@ -116,9 +114,7 @@ class Dataset:
         """
         if images.device not in self._scales:
             # Kept, for a copy from host memory in each batch would wait for the device.
-            mean, std = (
-                torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std)
-            )
+            mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std))
             self._scales[images.device] = (
                 (1 / (255 * std)).float().to(images.device),
                 (-mean / std).float().to(images.device),
@@ -162,16 +158,12 @@ def load_dataset(
     from landscape_lab.data.folder import read_folder
 
     if name not in DATASETS:
-        raise InputError(
-            f"there is no data set {name!r}{nearest(name, DATASETS)}; known are {', '.join(DATASETS)}"
-        )
+        raise InputError(f"there is no data set {name!r}{nearest(name, DATASETS)}; known are {', '.join(DATASETS)}")
     if name == "folder":
         return read_folder(root, imbalance_ratio, subset_seed, image_size)
     side = SIDE if name == "digits-lt" else 32
     if image_size not in (None, side):
-        raise InputError(
-            f"{name} has images of {side} x {side} pixels, got image size {image_size}; leave it out"
-        )
+        raise InputError(f"{name} has images of {side} x {side} pixels, got image size {image_size}; leave it out")
     if name == "digits-lt":
         return read_digits(imbalance_ratio, subset_seed)
     return read_cifar(name, root, imbalance_ratio, subset_seed)

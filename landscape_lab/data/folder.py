@@ -54,14 +54,10 @@ def read_folder(
             raise InputError(f"{folder} is missing: it should hold one folder of images a class")
     names = _classes(train)
     if len(names) < 2:
-        raise InputError(
-            f"{train} should hold one folder of images a class, at least two, and has {len(names)}"
-        )
+        raise InputError(f"{train} should hold one folder of images a class, at least two, and has {len(names)}")
     if unmatched := sorted(set(names) ^ set(_classes(test))):
         has, lacks = (train, test) if unmatched[0] in names else (test, train)
-        raise InputError(
-            f"{has} has a class {unmatched[0]!r} and {lacks} has not; the classes must be the same"
-        )
+        raise InputError(f"{has} has a class {unmatched[0]!r} and {lacks} has not; the classes must be the same")
 
     paths, targets = _files(train, names)
     n_max = int(np.bincount(targets).max())
@@ -82,9 +78,7 @@ def read_folder(
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    return tuple(
-        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    )
+    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
 
 
 def _files(folder: Path, names: Sequence[str]) -> tuple[list[Path], npt.NDArray[np.int64]]:

@@ -53,9 +53,7 @@ class Loader:
                 f"got {batch_size}, {crop_padding} and {seed}"
             )
         if len(split) < (batch_size if drop_last else 1):
-            raise InputError(
-                f"{len(split)} training images make no batch of {batch_size}; use a smaller batch size"
-            )
+            raise InputError(f"{len(split)} training images make no batch of {batch_size}; use a smaller batch size")
         self.split = split
         self.dataset = dataset
         self.batch_size = batch_size
@@ -96,9 +94,7 @@ class Loader:
         batch = torch.arange(len(order), device=self.device) // self.batch_size
         cells = batch * self.dataset.num_classes + self.split.targets[order]
         # Not bincount: on a GPU it waits, to learn the largest value.
-        counts = torch.zeros(
-            self.batches_per_epoch * self.dataset.num_classes, dtype=torch.int64, device=self.device
-        )
+        counts = torch.zeros(self.batches_per_epoch * self.dataset.num_classes, dtype=torch.int64, device=self.device)
         return counts.scatter_add_(0, cells, torch.ones_like(cells)).view(self.batches_per_epoch, -1)
 
     def _order(self, epoch: int) -> Tensor:

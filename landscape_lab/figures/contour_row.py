@@ -14,7 +14,8 @@ from landscape_lab.analysis.surface import Surface
 from landscape_lab.figures.arrays import Array, as_array
 from landscape_lab.figures.loss_scale import Kind, LossScale, hatch_missing, loss_scale, missing_note
 from landscape_lab.figures.style import LEVEL_RAMP
-from landscape_lab.figures.text import capital, maths, number, plain, plural, wrapped
+from landscape_lab.figures.text import capital, maths, plain, plural, wrapped
+from landscape_lab.numbers import number
 
 __all__ = ["Contours", "contour_row"]
 

@@ -17,7 +17,8 @@ from matplotlib.ticker import LogLocator
 from landscape_lab.analysis.spectra import Spectrum
 from landscape_lab.figures.arrays import Array, as_array
 from landscape_lab.figures.style import CYCLE, grey_panel, in_paper_style
-from landscape_lab.figures.text import capital, caption, letter, number, plain, with_error, wrapped
+from landscape_lab.figures.text import capital, caption, letter, plain, wrapped
+from landscape_lab.numbers import number, with_error
 
 __all__ = ["hessian_density", "spectrum"]
 

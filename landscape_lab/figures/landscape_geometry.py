@@ -14,7 +14,8 @@ from landscape_lab.figures.arrays import Array, as_array
 from landscape_lab.figures.loss_scale import Kind, loss_scale, missing_note
 from landscape_lab.figures.paths import PointName, draw_path, name_points
 from landscape_lab.figures.style import OURS, STANDARD, in_paper_style
-from landscape_lab.figures.text import caption, number, plain, plural, size_of, wrapped
+from landscape_lab.figures.text import caption, plain, plural, size_of, wrapped
+from landscape_lab.numbers import number
 
 __all__ = ["GeometryPaths", "landscape_geometry"]
 

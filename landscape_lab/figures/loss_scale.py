@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from landscape_lab.figures.arrays import Array
 from landscape_lab.figures.style import LOSS_MAP
-from landscape_lab.figures.text import number
+from landscape_lab.numbers import number
 
 __all__ = ["Kind", "LossScale", "loss_scale", "missing_note"]
 

@@ -47,16 +47,8 @@ def python2(value: Any) -> bytes:
         return b"}(" + b"".join(python2(key) + python2(item) for key, item in value.items()) + b"u"
     dtype = b"cnumpy\ndtype\n" + python2(("u1", 0, 1)) + b"R"
     dtype += python2((3, "|", None, None, None, -1, -1, 0)) + b"b"
-    empty = (
-        b"cnumpy.core.multiarray\n_reconstruct\n"
-        + b"(cnumpy\nndarray\n"
-        + python2((0,))
-        + python2("b")
-        + b"tR"
-    )
-    state = (
-        b"(" + python2(1) + python2(value.shape) + dtype + python2(False) + python2(value.tobytes()) + b"tb"
-    )
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n" + b"(cnumpy\nndarray\n" + python2((0,)) + python2("b") + b"tR"
+    state = b"(" + python2(1) + python2(value.shape) + dtype + python2(False) + python2(value.tobytes()) + b"tb"
     return empty + state
 
 
@@ -103,9 +95,7 @@ def test_code_is_refused_and_does_not_run(tmp_path: Path, protocol: int, monkeyp
     ]
     for attack in attacks:
         for content in (attack, {"data": attack}, {"data": [ARRAY, (attack,)]}):
-            with pytest.raises(
-                InputError, match=r"batch was refused: it asks for .*; get another"
-            ) as refusal:
+            with pytest.raises(InputError, match=r"batch was refused: it asks for .*; get another") as refusal:
                 read(tmp_path, pickle.dumps(content, protocol))
             assert "\n" not in str(refusal.value)
     assert not witness.exists()

@@ -83,16 +83,12 @@ def load10(root: Path, ratio: Any = 4) -> Dataset:
     ("cifar10-lt", write_cifar10, 10),
     ("cifar100-lt", write_cifar100, 100),
 ])  # fmt: skip
-def test_both_versions_under_the_root_and_as_the_root(
-    tmp_path: Path, name: str, write: Any, classes: int
-) -> None:
+def test_both_versions_under_the_root_and_as_the_root(tmp_path: Path, name: str, write: Any, classes: int) -> None:
     images, labels = write(tmp_path)
     counts = long_tail_counts(len(labels) // classes, classes, 4)
     kept = long_tail_subset(labels, counts, 5)
     folders = sorted(tmp_path.iterdir())
-    loaded = [
-        load_dataset(name, root=root, imbalance_ratio=4, subset_seed=5) for root in (tmp_path, *folders)
-    ]
+    loaded = [load_dataset(name, root=root, imbalance_ratio=4, subset_seed=5) for root in (tmp_path, *folders)]
     # One version alone under the root, the binary one.
     shutil.rmtree(next(folder for folder in folders if folder.name.endswith(("-py", "-python"))))
     loaded.append(load_dataset(name, root=tmp_path, imbalance_ratio=4, subset_seed=5))

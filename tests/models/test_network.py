@@ -29,9 +29,7 @@ def test_weights_depend_on_the_seed_alone(classifier: str) -> None:
 
 def test_the_encoder_does_not_depend_on_the_classifier() -> None:
     linear = build_network(SMALL, in_channels=1, num_classes=5, seed=3)
-    cosine = build_network(
-        ModelRecipe(depth=8, width=4, classifier="cosine"), in_channels=1, num_classes=9, seed=3
-    )
+    cosine = build_network(ModelRecipe(depth=8, width=4, classifier="cosine"), in_channels=1, num_classes=9, seed=3)
     encoders = [ParameterSpace(model.encoder).vector() for model in (linear, cosine)]
     assert torch.equal(*encoders)
 

@@ -78,9 +78,7 @@ def test_shot_accuracies_weigh_classes_alike() -> None:
 def test_epoch_log_weighs_samples_for_losses_and_steps_for_norms() -> None:
     log = EpochLog(torch.device("cpu"))
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
-    log.add(
-        torch.tensor([1.0, 2.0, 3.0]), logits, torch.tensor([0, 0, 0]), torch.tensor(4.0), torch.tensor(1.0)
-    )
+    log.add(torch.tensor([1.0, 2.0, 3.0]), logits, torch.tensor([0, 0, 0]), torch.tensor(4.0), torch.tensor(1.0))
     log.add(torch.tensor([10.0]), logits[:1], torch.tensor([1]), torch.tensor(0.0), torch.tensor(0.0))
     means = log.means()
     assert means == pytest.approx(

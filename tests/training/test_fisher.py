@@ -113,9 +113,7 @@ def test_true_is_the_loop_over_the_drawn_labels() -> None:
 
     def found(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return fisher_diagonal(
-            model, space, space.vector(), {}, images, targets, estimator="true", generator=generator
-        )
+        return fisher_diagonal(model, space, space.vector(), {}, images, targets, estimator="true", generator=generator)
 
     with torch.no_grad():
         generator = torch.Generator().manual_seed(4)
@@ -152,9 +150,7 @@ def test_the_model_is_left_as_it_was(estimator: str) -> None:
     random = torch.get_rng_state()
     point = theta + 1
     kept = point.clone()
-    result = fisher_diagonal(
-        model, space, point, {}, images, targets, estimator=estimator, generator=torch.Generator()
-    )
+    result = fisher_diagonal(model, space, point, {}, images, targets, estimator=estimator, generator=torch.Generator())
     assert not result.requires_grad
     assert torch.equal(point, kept)
     assert (gradient == 2.0).all()

@@ -86,9 +86,7 @@ def fisher_by_loop(model: Network, images: Tensor, targets: Tensor) -> Tensor:
     ],
 )
 def test_the_penalty_is_equations_3_to_6(weight: str, size: str, part: str, normalised: bool) -> None:
-    settings = recipe(
-        gkp__weight=weight, groups__size=size, gkp__parameters=part, gkp__fisher_normalised=normalised
-    )
+    settings = recipe(gkp__weight=weight, groups__size=size, gkp__parameters=part, gkp__fisher_normalised=normalised)
     state = preservation(settings)
     copies = wander(state, QUALITIES)
     assert state.bank.epochs == [b + 1 for b in BEST]
