@@ -201,6 +201,10 @@ def train(
     console.table(f"{run.path}: epoch {last['epoch']} (the last), accuracy in %", ["split", "loss", *names], rows)
 
 
+def _class_label(number: int, name: str) -> str:
+    return name if name == str(number) else f"{number} {name}"
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
@@ -239,7 +243,9 @@ def hessian(
     found = {}
     for subset in subsets:
         samples = len(study.samples(subset, split)[1])
-        with console.progress_bar(f"{subset}: {samples} samples", 0) as advance:
+        with console.progress_bar(
+            f"{subset}, {samples} samples: products", trace_products + density_products + 2
+        ) as advance:
             found[subset] = study.hessian(
                 subset,
                 epoch,
@@ -330,7 +336,7 @@ def features(run: str, epoch: int | None, split: str, data_root: str | None, dev
             }
         )
         return
-    rows = [[f"{c} {name}", *(number(float(column[c])) for column in values)] for c, name in enumerate(names)]
+    rows = [[_class_label(c, name), *(number(float(column[c])) for column in values)] for c, name in enumerate(names)]
     console.table(
         f"{study.run.path}: features at epoch {epoch}, {split} images",
         ["class", "samples", "Dis", "Var", "Q = Dis - 0.5 log Var", "Q = -1/Dis - log Var"],
@@ -375,7 +381,7 @@ def gradients(
     chosen = _epoch_list(epochs, study.run.checkpoints())
     classes = tuple(dict.fromkeys(c for subset in subsets for c in study.classes(subset)))
     found = {}
-    with console.progress_bar("batches", 0) as advance:
+    with console.progress_bar("batches", len(chosen) * study.gradient_batches(split)) as advance:
         for epoch in chosen:
             found[epoch] = study.gradients(epoch, classes, split=split, parameters=parameters, progress=advance)
     names = {c: study.dataset.class_names[c] for c in classes}
@@ -399,7 +405,7 @@ def gradients(
         )
         return
     rows = [
-        [f"{c} {names[c]}"] + [with_error(float(s.mean[k]), float(s.stderr[k])) for s in found.values()]
+        [_class_label(c, names[c])] + [with_error(float(s.mean[k]), float(s.stderr[k])) for s in found.values()]
         for k, c in enumerate(classes)
     ]
     console.table(

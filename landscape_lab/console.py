@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,8 +33,14 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time that remains; yields a function that takes the number of units done."""
+def progress_bar(title: str, total: int, *, estimate: bool = True) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time that remains; yields a function that takes the number of units done.
+
+    Args:
+        title: what is done.
+        total: number of units.
+        estimate: once a second has passed, say how long it will take, if that is over 15 seconds.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -43,21 +50,40 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # Without a terminal (CI, a pipe) a bar is noise.
+    started, done, told = time.monotonic(), 0, not estimate
+    # Without a terminal (CI, a pipe) a bar is noise; the estimate is not.
     with Progress(*columns, console=_errors, transient=True, disable=not _errors.is_terminal) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda units: progress.advance(task, units)
+
+        def advance(units: int) -> None:
+            nonlocal done, told
+            done += units
+            progress.advance(task, units)
+            passed = time.monotonic() - started
+            if not told and passed > 1:
+                told = True
+                left = passed / done * (total - done)
+                if left > 15:
+                    note(f"{title}: about {duration(left)} to go")
+
+        yield advance
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
     """Print a table on standard output, the first column to the left and numbers to the right."""
-    view = Table(title=title or None, caption=caption or None, title_justify="left", caption_justify="left")
+    view = Table()
     for position, name in enumerate(header):
         view.add_column(name, justify="left" if position == 0 else "right", no_wrap=position == 0)
     for row in rows:
         view.add_row(*row)
-    width = None if Console().is_terminal else 160
-    Console(highlight=False, markup=False, width=width).print(view)
+    printer = Console(highlight=False, markup=False)
+    if not printer.is_terminal:  # a file has no width: no cell shall be broken
+        printer = Console(highlight=False, markup=False, width=200)
+    # The title stands above the table, not in it, where it would be broken to the table's width.
+    printer.print(title, soft_wrap=True)
+    printer.print(view)
+    if caption:
+        printer.print(caption, soft_wrap=True)
 
 
 def result(content: Any) -> None:

@@ -245,7 +245,9 @@ class FigureMaker:
             labels = {c: f"Head-{k} ({names[c]})" for k, c in enumerate(head)}
             labels |= {c: f"Tail-{k} ({names[c]})" for k, c in enumerate(tail)}
             epochs = spread(study.run.checkpoints(), 5)
-            with console.progress_bar(f"figure 6, {self.name(role)}: batches", 0) as advance:
+            with console.progress_bar(
+                f"figure 6, {self.name(role)}: batches", len(epochs) * study.gradient_batches()
+            ) as advance:
                 found = tuple(study.gradients(epoch, (*head, *tail), progress=advance) for epoch in epochs)
             panels.append(SimilarityPanel(self.name(role), tuple(epochs), found))
         recipe = self.studies["standard"].run.recipe
@@ -270,7 +272,7 @@ class FigureMaker:
         study = self.studies[role]
         found = {}
         for subset in ("head", "tail"):
-            with console.progress_bar(f"Hessian, {self.name(role)}, {subset}: products", 0) as advance:
+            with console.progress_bar(f"Hessian, {self.name(role)}, {subset}: products", 30 + 100 + 2) as advance:
                 found[subset] = study.hessian(subset, progress=advance)
         return found
 

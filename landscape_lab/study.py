@@ -188,14 +188,13 @@ class Study:
         classes: Sequence[int] | None = None,
         *,
         split: str = "train",
-        batch_size: int | None = None,
         parameters: str = "encoder",
         seed: int = 0,
         progress: Progress | None = None,
     ) -> GradientSimilarity:
         """Similarity of each class's gradient with its batch's (Fig. 6), in evaluation mode, unaugmented."""
         epoch = self.epoch(epoch)
-        batch_size = batch_size or self.run.recipe.training.batch_size
+        batch_size = self.run.recipe.training.batch_size
         classes = tuple(classes) if classes is not None else self.subsets["all"]
         settings = {
             "epoch": epoch,
@@ -223,6 +222,10 @@ class Study:
 
         name = f"gradients/epoch-{epoch:04d}-{split}-{parameters}"
         return self._stored(name, GradientSimilarity, settings, compute)
+
+    def gradient_batches(self, split: str = "train") -> int:
+        """The number of batches that :meth:`gradients` looks at."""
+        return -(-len(self.split(split)) // self.run.recipe.training.batch_size)
 
     def surface(
         self,

@@ -48,7 +48,7 @@ def train_run(
         trainer = Trainer(run, dataset, device)
         done = trainer.restore()
         _announce(trainer, done)
-        with console.progress_bar(f"{recipe.method}", trainer.steps_left) as advance:
+        with console.progress_bar(recipe.method, trainer.steps_left, estimate=False) as advance:
             trainer.train(on_step=advance)
     return run
 
