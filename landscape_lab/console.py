@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from landscape_lab.numbers import finite
 
 __all__ = ["duration", "note", "progress_bar", "result", "table"]
 
@@ -88,17 +89,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], capt
 
 def result(content: Any) -> None:
     """Print a result for machines: JSON on standard output, NaN as null."""
-    click.echo(json.dumps(_plain(content), indent=1, allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    click.echo(json.dumps(finite(content), indent=1, allow_nan=False))
 
 
 def duration(seconds: float) -> str:

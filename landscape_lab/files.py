@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from landscape_lab.errors import InputError
+from landscape_lab.numbers import finite
 
 __all__ = ["read_json", "read_tensors", "write_bytes", "write_json", "write_tensors", "write_text"]
 
@@ -49,17 +50,7 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON; NaN and infinities become ``null``, which strict readers accept."""
-    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    write_text(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

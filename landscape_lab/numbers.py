@@ -1,10 +1,12 @@
-"""Numbers for people: as many digits as their error lets them have."""
+"""Numbers for people, as many digits as their error lets them have, and for JSON."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["MINUS", "number", "with_error"]
+__all__ = ["MINUS", "finite", "number", "with_error"]
 
 MINUS = "−"
 
@@ -49,3 +51,14 @@ def with_error(value: float, error: float) -> str:
 
 def _magnitude(value: float) -> int:
     return math.floor(math.log10(abs(value))) if value else 0
+
+
+def finite(value: Any) -> Any:
+    """Nested lists and mappings with NaN and infinities as ``None``, which every JSON reader accepts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

@@ -1,0 +1,124 @@
+"""What several commands share: options, help with an example, how a run is opened, how values are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from landscape_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from landscape_lab.study import Study
+
+__all__ = [
+    "Command",
+    "class_label",
+    "classes_option",
+    "data_root_option",
+    "device_option",
+    "epoch_option",
+    "json_option",
+    "numbers_of",
+    "open_study",
+    "percent",
+    "split_option",
+]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose help ends with an example that keeps its line breaks."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example."""
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.strip().splitlines():
+                    formatter.write_text(line)
+
+
+def device_option(command: _F) -> _F:
+    """Add ``--device``."""
+    option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+    return option(command)
+
+
+def data_root_option(command: _F) -> _F:
+    """Add ``--data-root``."""
+    option = click.option("--data-root", metavar="DIR", help="Folder that holds the data's files.")
+    return option(command)
+
+
+def json_option(command: _F) -> _F:
+    """Add ``--json``."""
+    option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    return option(command)
+
+
+def epoch_option(command: _F) -> _F:
+    """Add ``--epoch``."""
+    option = click.option("--epoch", type=int, metavar="N", help="Checkpoint to look at.  [default: the last]")
+    return option(command)
+
+
+def split_option(command: _F) -> _F:
+    """Add ``--split``."""
+    option = click.option(
+        "--split",
+        type=click.Choice(["train", "test"]),
+        default="train",
+        show_default=True,
+        help="Whose samples are used.",
+    )
+    return option(command)
+
+
+def classes_option(default: tuple[str, ...]) -> Callable[[_F], _F]:
+    """Add ``--classes``, which may be repeated."""
+    return click.option(
+        "--classes",
+        "subsets",
+        multiple=True,
+        default=default,
+        show_default=True,
+        metavar="SUBSET",
+        help="head, tail, all, many, med, few, or numbers such as 0,3,7; may be repeated.",
+    )
+
+
+def open_study(path: str, device: str, data_root: str | None) -> Study:
+    """Open a run for analysis."""
+    from landscape_lab.devices import resolve_device
+    from landscape_lab.run import Run
+    from landscape_lab.study import Study
+
+    return Study(Run.open(path), resolve_device(device), data_root)
+
+
+def numbers_of(option: str, text: str) -> list[int]:
+    """The numbers in ``1,2,3``.
+
+    Raises:
+        InputError: there is something else.
+    """
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise InputError(f"{option} needs numbers such as 0,30,60, got {text!r}") from None
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def class_label(number: int, name: str) -> str:
+    """A class's number and name, once where they are the same."""
+    return name if name == str(number) else f"{number} {name}"

@@ -1,0 +1,138 @@
+"""``train`` and ``runs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from landscape_lab import console
+from landscape_lab.cli.group import cli
+from landscape_lab.cli.options import Command, data_root_option, device_option, json_option, percent
+from landscape_lab.errors import InputError
+from landscape_lab.numbers import number
+
+__all__ = ["runs", "train"]
+
+
+@cli.command(
+    cls=Command,
+    example="landscape-lab train digits-lt-gkp-gsa --set gsa.rho_max=0.002\n"
+    "landscape-lab train cifar10-lt-erm --data-root ~/data --epochs 20",
+)
+@click.argument("recipe")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of the recipe, e.g. data.imbalance_ratio=50; may be repeated.",
+)
+@data_root_option
+@click.option(
+    "--epochs",
+    type=int,
+    metavar="N",
+    help="Number of epochs; warm-up, milestones and groupings keep their proportions.",
+)
+@click.option("--seed", type=int, metavar="N", help="Seed of weights, order and augmentation.")
+@device_option
+@click.option("--out", metavar="RUN", help="Run directory.  [default: runs/RECIPE-seedN]")
+@json_option
+def train(
+    recipe: str,
+    assignments: tuple[str, ...],
+    data_root: str | None,
+    epochs: int | None,
+    seed: int | None,
+    device: str,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Train a recipe, or go on with a run.
+
+    RECIPE is DATA-METHOD, a TOML file, or an unfinished run's directory. DATA is digits-lt, cifar10-lt or
+    cifar100-lt; METHOD is erm (cross-entropy), sam, gsa, gsa-proj, gkp or gkp-gsa.
+    """
+    from landscape_lab.devices import resolve_device
+    from landscape_lab.recipe import load_recipe, parse_assignment, rescaled
+    from landscape_lab.run import Run
+    from landscape_lab.train import train_run
+
+    if (Path(recipe) / "run.json").is_file():
+        if assignments or epochs is not None or seed is not None or out is not None:
+            raise InputError(
+                f"{recipe} is a run: it goes on as it was started, without --set, --epochs, --seed or --out"
+            )
+        plan, place = Run.open(recipe).recipe, Path(recipe)
+    else:
+        changes = dict(parse_assignment(text) for text in assignments)
+        if seed is not None:
+            changes["seed"] = seed
+        if data_root is not None:
+            changes["data.root"] = str(Path(data_root).expanduser().absolute())
+        plan = load_recipe(recipe, changes)
+        if epochs is not None:
+            plan = rescaled(plan, epochs)
+        place = Path(out or f"runs/{Path(recipe).stem}-seed{plan.seed}")
+    run = train_run(plan, place, resolve_device(device), data_root=data_root)
+    last = run.metrics()[-1]
+    if as_json:
+        console.result({"run": str(run.path), "class_counts": run.info["class_counts"], **last})
+        return
+    names = ("all", "many", "med", "few", "head", "tail")
+    rows = [
+        [which, number(last[which]["loss"])] + [percent(last[which]["accuracy"][name]) for name in names]
+        for which in ("train", "test")
+    ]
+    console.table(f"{run.path}: epoch {last['epoch']} (the last), accuracy in %", ["split", "loss", *names], rows)
+
+
+@cli.command(cls=Command, example="landscape-lab runs demo/runs")
+@click.argument("folder", default="runs")
+@json_option
+def runs(folder: str, as_json: bool) -> None:
+    """List the runs below a folder."""
+    from landscape_lab.run import Run
+
+    if not Path(folder).is_dir():
+        raise InputError(f"there is no folder {folder}; `landscape-lab train` makes runs in runs/")
+    content = []
+    for place in sorted(Path(folder).rglob("run.json")):
+        try:
+            run = Run.open(place.parent)
+            lines = run.metrics()
+        except InputError as error:
+            console.note(f"skipped: {error}")
+            continue
+        accuracy = lines[-1]["test"]["accuracy"] if lines else {}
+        content.append(
+            {
+                "run": str(run.path),
+                "data": run.recipe.data.name,
+                "method": run.recipe.method,
+                "seed": run.recipe.seed,
+                "epoch": lines[-1]["epoch"] if lines else 0,
+                "epochs": run.recipe.training.epochs,
+                "status": run.info["status"],
+                "device": run.info["device"],
+                "accuracy": {name: accuracy.get(name) for name in ("all", "many", "med", "few")},
+            }
+        )
+    if as_json:
+        console.result(content)
+        return
+    rows = [
+        [
+            r["run"],
+            r["data"],
+            r["method"],
+            str(r["seed"]),
+            f"{r['epoch']}/{r['epochs']}",
+            r["status"],
+            *(percent(value) for value in r["accuracy"].values()),
+        ]
+        for r in content
+    ]
+    header = ["run", "data", "method", "seed", "epoch", "status", "all", "many", "med", "few"]
+    console.table("test accuracy in %", header, rows, "" if rows else f"no runs below {folder}")
