@@ -95,7 +95,7 @@ class FigureMaker:
     Args:
         studies: ``standard`` and ``ours``; ``sam`` adds a column to figure 9; ``tail-only`` is for figure 1.
         folder: where the pictures go.
-        samples: at most so many samples of a subset in surfaces; ``None``: all.
+        samples: at most so many samples of a subset in surfaces and Hessians; ``None``: all.
         surface_steps: points on each axis of a surface.
         extent: half the side of figure 2's surfaces, in units of the filters' norms.
     """
@@ -273,7 +273,7 @@ class FigureMaker:
         found = {}
         for subset in ("head", "tail"):
             with console.progress_bar(f"Hessian, {self.name(role)}, {subset}: products", 30 + 100 + 2) as advance:
-                found[subset] = study.hessian(subset, progress=advance)
+                found[subset] = study.hessian(subset, samples=self.samples, progress=advance)
         return found
 
     def _nine(self) -> tuple[Figure, str, str]:

@@ -52,7 +52,7 @@ def reproduce(
         seeds: the table is over all, the figures show the first.
         epochs: of each run; ``None``: the recipe's.
         changes: fields put over every recipe.
-        samples: at most so many samples of a subset in surfaces; ``None``: all.
+        samples: at most so many samples of a subset in surfaces and Hessians; ``None``: all.
         data_root: where the data lie.
         device: where to train and to analyse.
 
@@ -80,7 +80,7 @@ def reproduce(
     for number in figures:
         console.note(f"figure {number}")
         pictures.append(maker.draw(number))
-    table = _table(runs, seeds, device, dataset)
+    table = _table(runs, seeds, samples, device, dataset)
     _save_table(table, out)
     console.table(table.title, table.header, table.rows, table.note)
     page = out / "index.html"
@@ -121,7 +121,13 @@ def _run_name(recipe: Recipe) -> str:
     return f"{recipe.data.name}-{recipe.method}{tail}-seed{recipe.seed}"
 
 
-def _table(runs: Mapping[tuple[str, int], Run], seeds: Sequence[int], device: torch.device, dataset: Dataset) -> Table:
+def _table(
+    runs: Mapping[tuple[str, int], Run],
+    seeds: Sequence[int],
+    samples: int | None,
+    device: torch.device,
+    dataset: Dataset,
+) -> Table:
     rows = []
     for role, method in ROLES.items():
         chosen = [runs[role, seed] for seed in seeds]
@@ -132,7 +138,7 @@ def _table(runs: Mapping[tuple[str, int], Run], seeds: Sequence[int], device: to
             row.append(_accuracy(values, chosen[0], shot, dataset))
         spectra = []
         for run in chosen:
-            maker = FigureMaker({role: Study(run, device, dataset=dataset)}, run.path)
+            maker = FigureMaker({role: Study(run, device, dataset=dataset)}, run.path, samples=samples)
             spectra.append(maker.spectra(role))
         for subset in ("head", "tail"):
             row += _curvature([found[subset] for found in spectra])

@@ -113,13 +113,18 @@ class Study:
         """The training or the test split."""
         return self.dataset.train if which == "train" else self.dataset.test
 
-    def samples(self, subset: str, split: str = "train") -> tuple[Tensor, Tensor]:
+    def samples(self, subset: str, split: str = "train", limit: int | None = None) -> tuple[Tensor, Tensor]:
         """The unaugmented, normalised images and targets of a subset, on the device.
+
+        Args:
+            subset: as :meth:`classes` takes it.
+            split: ``train`` or ``test``.
+            limit: at most so many, drawn at random; ``None``: all.
 
         Raises:
             InputError: the subset has no samples in this split.
         """
-        part = self.split(split).only(self.classes(subset))
+        part = self._choose(self.split(split), {subset: self.classes(subset)}, limit)
         if not len(part):
             raise InputError(f"the classes {subset!r} have no samples in the {split} split")
         return self.dataset.normalise(part.images), part.targets
@@ -132,24 +137,31 @@ class Study:
         epoch: int | None = None,
         *,
         split: str = "train",
+        samples: int | None = None,
         trace_products: int = 30,
         density_products: int = 100,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Spectrum:
-        """Extreme eigenvalues, trace and density of the Hessian of the mean loss over a subset's samples."""
+        """Extreme eigenvalues, trace and density of the Hessian of the mean loss over a subset's samples.
+
+        ``samples`` draws at most so many of them; the errors that the result states are those of the Hessian
+        over these samples, and do not cover the draw.
+        """
         epoch = self.epoch(epoch)
         settings = {
             "epoch": epoch,
             "classes": list(self.classes(subset)),
             "split": split,
+            "samples": samples,
             "seed": seed,
             "trace_products": trace_products,
             "density_products": density_products,
         }
 
         def compute() -> Spectrum:
-            op = Hessian(self.model, cross_entropy, self.samples(subset, split), parameters=self.space)
+            data = self.samples(subset, split, samples)
+            op = Hessian(self.model, cross_entropy, data, parameters=self.space)
             return hessian_spectrum(
                 op,
                 trace_products=trace_products,

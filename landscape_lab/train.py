@@ -49,8 +49,24 @@ def train_run(
         done = trainer.restore()
         _announce(trainer, done)
         with console.progress_bar(recipe.method, trainer.steps_left, estimate=False) as advance:
-            trainer.train(on_step=advance)
+            trainer.train(on_step=advance, on_epoch=_GroupWatch(recipe))
     return run
+
+
+class _GroupWatch:
+    """Says when there are fewer groups than asked for: the bank then holds fewer distinct encoders (reading 11)."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.count = self.wanted = recipe.groups.count
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        count = len(line.get("groups", [])) or self.wanted
+        if count < self.wanted and count != self.count:
+            console.note(
+                f"epoch {line['epoch']}: {count} of {self.wanted} groups, for the classes were at their best "
+                f"in {count} epochs only"
+            )
+        self.count = count
 
 
 def _announce(trainer: Trainer, done: int) -> None:

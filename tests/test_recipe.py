@@ -304,6 +304,11 @@ def test_rescaled_to_next_to_nothing_is_still_a_recipe(tmp_path: Path) -> None:
         rescaled(tiny, 0)
 
 
+def test_rescaled_never_decays_before_the_first_epoch() -> None:
+    recipe = load_recipe("digits-lt-erm", {"training.milestones": [1, 30, 48], "training.epochs": 60})
+    assert rescaled(recipe, 10).training.milestones == (1, 5, 8)
+
+
 def test_rescaled_leaves_a_start_at_zero() -> None:
     recipe = load_recipe("digits-lt-gkp", {"groups.start_epoch": 0})
     assert rescaled(recipe, 7).groups.start_epoch == 0

@@ -16,6 +16,7 @@ from landscape_lab.cli.options import (
     json_option,
     numbers_of,
     open_study,
+    samples_option,
     split_option,
 )
 from landscape_lab.errors import InputError
@@ -29,6 +30,7 @@ __all__ = ["features", "gradients", "hessian", "surface", "trajectory"]
 @epoch_option
 @classes_option(("head", "tail"))
 @split_option
+@samples_option
 @click.option("--trace-products", default=30, show_default=True, help="Hessian-vector products for the trace.")
 @click.option("--density-products", default=100, show_default=True, help="… and for the density.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the probes.")
@@ -40,6 +42,7 @@ def hessian(
     epoch: int | None,
     subsets: tuple[str, ...],
     split: str,
+    samples: int | None,
     trace_products: int,
     density_products: int,
     seed: int,
@@ -57,14 +60,15 @@ def hessian(
     epoch = study.epoch(epoch)
     found = {}
     for subset in subsets:
-        samples = len(study.samples(subset, split)[1])
+        count = len(study.samples(subset, split, samples)[1])
         with console.progress_bar(
-            f"{subset}, {samples} samples: products", trace_products + density_products + 2
+            f"{subset}, {count} samples: products", trace_products + density_products + 2
         ) as advance:
             found[subset] = study.hessian(
                 subset,
                 epoch,
                 split=split,
+                samples=samples,
                 trace_products=trace_products,
                 density_products=density_products,
                 seed=seed,
@@ -244,7 +248,7 @@ def gradients(
     help="Half the side of the square; at 1 each filter moves by its own norm.",
 )
 @click.option("--steps", default=25, show_default=True, help="Points on each axis.")
-@click.option("--samples", type=int, help="At most so many samples of each subset.  [default: all]")
+@samples_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the directions.")
 @data_root_option
 @device_option

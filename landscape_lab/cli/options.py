@@ -23,6 +23,7 @@ __all__ = [
     "numbers_of",
     "open_study",
     "percent",
+    "samples_option",
     "split_option",
 ]
 
@@ -76,6 +77,17 @@ def split_option(command: _F) -> _F:
         default="train",
         show_default=True,
         help="Whose samples are used.",
+    )
+    return option(command)
+
+
+def samples_option(command: _F) -> _F:
+    """Add ``--samples``."""
+    option = click.option(
+        "--samples",
+        type=click.IntRange(1),
+        metavar="N",
+        help="At most so many samples of each subset, drawn at random.  [default: all]",
     )
     return option(command)
 

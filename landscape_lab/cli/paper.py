@@ -8,7 +8,7 @@ import click
 
 from landscape_lab import console
 from landscape_lab.cli.group import cli
-from landscape_lab.cli.options import Command, data_root_option, device_option, numbers_of, open_study
+from landscape_lab.cli.options import Command, data_root_option, device_option, numbers_of, open_study, samples_option
 
 __all__ = ["figures", "reproduce"]
 
@@ -25,7 +25,7 @@ DATA = ("digits-lt", "cifar10-lt", "cifar100-lt")
 @click.option("--ours", required=True, metavar="RUN", help="The method that is compared with it.")
 @click.option("--sam", metavar="RUN", help="A third column for figure 9.")
 @click.option("--tail-only", metavar="RUN", help="Trained on the tail alone; needed by figure 1.")
-@click.option("--samples", type=int, help="At most so many samples of a subset in surfaces.  [default: all]")
+@samples_option
 @click.option("--out", default="figures", show_default=True, metavar="DIR", help="Where the pictures go.")
 @data_root_option
 @device_option
@@ -67,7 +67,7 @@ def figures(
 @click.option("--seeds", default="0", show_default=True, help="Seeds of the table; figures show the first.")
 @click.option("--epochs", type=int, metavar="N", help="Number of epochs of each run.  [default: the recipe's]")
 @click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Change a field of all recipes.")
-@click.option("--samples", type=int, help="At most so many samples of a subset in surfaces.  [default: all]")
+@samples_option
 @data_root_option
 @device_option
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Where runs and pictures go.")

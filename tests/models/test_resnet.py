@@ -91,3 +91,4 @@ def test_initial_weights_are_kaiming_normal() -> None:
     fan_in = weight[0].numel()
     assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
     assert abs(weight.mean().item()) < 0.02 * weight.std().item()
+    assert weight.abs().max() > 3.5 * weight.std()  # a uniform distribution ends at √3

@@ -135,6 +135,7 @@ def test_an_epoch_is_sgd_with_momentum_and_weight_decay(tmp_path: Path) -> None:
     trainer = trainer_at(tmp_path / "run", recipe("erm"))
     model = plain_copy(trainer.work.model).train()
     velocity = [torch.zeros_like(parameter) for parameter in model.parameters()]
+    trainer.work.model.eval()  # however it comes
     with pytest.raises(Stopped):
         trainer.train(on_epoch=stop_after(2))
     sgd_by_hand(trainer, 0, model, velocity)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from loop_cases import CASES, EPOCHS, Stopped, contents, recipe, stop_after, trainer_at
 
 
@@ -46,7 +48,7 @@ def test_killed_before_any_write_it_goes_on_to_the_same_bytes(
     case: str, tmp_path: Path, finished: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies on the disk before each move and each removal is what a killed process leaves behind."""
-    path, replace, unlink = tmp_path / "run", os.replace, Path.unlink
+    path, move, unlink = tmp_path / "run", os.replace, Path.unlink
     left: list[Path] = []
 
     def keep() -> None:
@@ -55,7 +57,7 @@ def test_killed_before_any_write_it_goes_on_to_the_same_bytes(
 
     def replacing(source: Any, target: Any) -> None:
         keep()
-        replace(source, target)
+        move(source, target)
 
     def unlinking(file: Path, missing_ok: bool = False) -> None:
         if file.exists():
@@ -80,3 +82,48 @@ def test_killed_before_any_write_it_goes_on_to_the_same_bytes(
         files.pop(".lock", None)
         assert files == contents(path), place.name
     assert begun == {0, 1, 2, 3}
+
+
+def test_all_of_the_state_comes_back(tmp_path: Path) -> None:
+    path, settings = tmp_path / "run", recipe("gkp-gsa", gsa__global_gradient="project-ema")
+    trainer = trainer_at(path, settings)
+    with pytest.raises(Stopped):
+        trainer.train(on_epoch=stop_after(4))
+    state, penalty = trainer.preservation, trainer.preservation.penalty
+    assert penalty is not None
+    assert trainer.sharpness is not None
+    assert trainer.sharpness.ema is not None
+    state.penalty = penalty = replace(penalty, constant=1.25)
+    (path / "resume" / "bank-0077.safetensors").write_text("no class refers to it any more")
+    trainer._save(3)
+    again = trainer_at(path, settings)
+    found = again.preservation
+    assert found.penalty is not None
+    assert again.sharpness is not None
+    assert again.sharpness.ema is not None
+    assert found.penalty.constant == 1.25
+    pairs = [
+        (found.penalty.stiffness, penalty.stiffness),
+        (found.penalty.anchor, penalty.anchor),
+        (again.sharpness.ema, trainer.sharpness.ema),
+        (again.sharpness.class_group, trainer.sharpness.class_group),
+        (again.work.theta, trainer.work.theta),
+        *zip(found.bank.mean(range(10)), state.bank.mean(range(10)), strict=True),
+    ]
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert (found.groups, found.bank.epochs) == (state.groups, state.bank.epochs)
+    # Only what the bank refers to lies on the disk.
+    files = {int(file.stem.removeprefix("bank-")) for file in path.glob("resume/bank-*.safetensors")}
+    assert files == set(state.bank.epochs)
+
+
+def test_the_moving_average_outlives_a_grouping(tmp_path: Path) -> None:
+    trainer = trainer_at(tmp_path / "run", recipe("gsa"))
+    with pytest.raises(Stopped):
+        trainer.train(on_epoch=stop_after(3))
+    assert trainer.sharpness is not None
+    before = trainer.sharpness
+    trainer._prepare_sharpness()
+    assert trainer.sharpness is not before
+    assert before.ema is not None
+    assert trainer.sharpness.ema is before.ema
