@@ -130,10 +130,12 @@ class Run:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(f"another process is training {self.path}; wait for it or stop it") from None
-        with lock:
+        try:
             for leftover in self.path.rglob(".*.tmp"):  # of a process that was killed while writing
                 leftover.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     # -- run.json and metrics.jsonl --------------------------------------------------------------------------
 
