@@ -159,7 +159,8 @@ def _table(
         else f"seed {seeds[0]} alone: accuracy ± its binomial standard error over the test images, λ_max ± residual, "
         "trace ± standard error over probes; none of these errors covers another seed"
     )
-    note = f"{dataset.name}: test accuracy in %, last epoch; Many/Med/Few: {shots} classes; {errors}."
+    over = "" if samples is None else f"; Hessians over at most {samples} samples of each subset"
+    note = f"{dataset.name}: test accuracy in %, last epoch; Many/Med/Few: {shots} classes; {errors}{over}."
     title = f"{dataset.name}: accuracy and curvature"
     return Table(title, tuple(header), tuple(map(tuple, rows)), note)
 

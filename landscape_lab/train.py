@@ -44,6 +44,12 @@ def train_run(
     if run.finished:
         console.note(f"{run.path} is finished: {recipe.training.epochs} epochs")
         return run
+    threads = run.info.get("threads")
+    if threads != torch.get_num_threads() and run.metrics():
+        console.note(
+            f"note: {run.path} was started with {threads} threads, now there are {torch.get_num_threads()}: sums are "
+            "rounded differently, so it will not end with the bits of a run that was never stopped"
+        )
     with run.lock():
         trainer = Trainer(run, dataset, device)
         done = trainer.restore()

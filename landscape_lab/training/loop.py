@@ -50,6 +50,7 @@ def run_info(recipe: Recipe, dataset: Dataset, device: torch.device) -> dict[str
             "python": platform.python_version(),
         },
         "device": describe(device),
+        "threads": torch.get_num_threads(),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
