@@ -178,15 +178,15 @@ class GroupedSharpness:
     def _directions(self, gradients: Tensor, shares: Tensor) -> Tensor:
         """``ĝ`` of each present group (Eq. 12), ``(present, P)``."""
         batch = shares @ gradients  # the batch's gradient is the weighted sum of its groups': no pass of its own
-        reference = batch
-        if self.recipe.global_gradient != "project-batch":
-            decay = self.recipe.ema_decay
-            self.ema = batch.clone() if self.ema is None else self.ema.mul_(decay).add_(batch, alpha=1 - decay)
-            reference = self.ema
-        if self.recipe.global_gradient == "subtract-ema":
-            removed = reference.expand_as(gradients)
+        reading, decay = self.recipe.global_gradient, self.recipe.ema_decay
+        if reading == "project-batch":
+            removed = projections(gradients, batch)
         else:
-            removed = projections(gradients, reference)
+            # F-SAM (Li et al., CVPR 2024) subtracts the average before this batch enters it, at first nothing.
+            before = torch.zeros_like(batch) if self.ema is None else self.ema
+            after = batch.clone() if self.ema is None else decay * self.ema + (1 - decay) * batch
+            removed = before.expand_as(gradients) if reading == "subtract-ema" else projections(gradients, after)
+            self.ema = after
         return removed if self.ascend == "projection" else orthogonal_parts(gradients, removed)
 
     def _regulariser(self, theta: Tensor, rho_star: Tensor, weights: Tensor, index: Tensor) -> Tensor:

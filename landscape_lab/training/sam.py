@@ -32,8 +32,9 @@ def ascent(gradient: Tensor, theta: Tensor, rho: Tensor | float, adaptive: bool)
         direction, length = theta.abs() * scaled, scaled.norm(dim=-1, keepdim=True)
     else:
         direction, length = gradient, gradient.norm(dim=-1, keepdim=True)
-    scale: Tensor = rho / length.clamp_min(torch.finfo(length.dtype).tiny)
-    return direction * scale
+    # In this order a zero gradient gives zero, not zero times infinity.
+    unit: Tensor = direction / length.clamp_min(torch.finfo(length.dtype).tiny)
+    return unit * rho
 
 
 def sam_step(work: Workspace, images: Tensor, targets: Tensor, recipe: SamRecipe) -> tuple[Tensor, Tensor]:

@@ -89,8 +89,9 @@ class Twin:
         reference = gradient_at(model, theta, images, targets, torch.arange(len(targets)))
         if recipe.global_gradient != "project-batch":
             decay = recipe.ema_decay
+            before = torch.zeros_like(reference) if self.ema is None else self.ema
             self.ema = reference if self.ema is None else decay * self.ema + (1 - decay) * reference
-            reference = self.ema
+            reference = before if recipe.global_gradient == "subtract-ema" else self.ema
 
         self.epsilons, self.rhos, penalty, result = [], {}, torch.zeros(()), torch.zeros_like(theta)
         variable = theta.clone().requires_grad_()
@@ -269,8 +270,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("ascend", ["orthogonal", "projection"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "ascend"),
+    [
+        (name, ascend)
+        for name, fields in VARIANTS.items()
+        for ascend in ("orthogonal", "projection")
+        if ascend == "orthogonal" or fields.get("global_gradient") != "subtract-ema"  # the recipe refuses it
+    ],
+)
 def test_two_steps_equal_the_transcription(variant: str, ascend: str) -> None:
     recipe = msgspec.convert({**LOOSE, **VARIANTS[variant]}, GsaRecipe)
     work = Recorded(smooth_net())
