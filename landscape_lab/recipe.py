@@ -237,6 +237,11 @@ class Recipe(_Table, frozen=True):
             raise ValueError(
                 f"method {self.method!r} groups all classes: it needs data.classes = 'all', got {self.data.classes!r}"
             )
+        if self.method == "gsa-proj" and self.gsa.global_gradient == "subtract-ema":
+            raise ValueError(
+                "method 'gsa-proj' perturbs along the projection of Eq. 12, which "
+                "gsa.global_gradient = 'subtract-ema' does not have: use another method or reading"
+            )
 
     @property
     def uses_groups(self) -> bool:

@@ -192,6 +192,7 @@ def test_reproduce(call: Any, tmp_path: Path) -> None:
         (["digits-lt-erm", "--epochs", "0"], "at least 1"),
         (["digits-lt-erm", "--epochs", "ten"], "not a valid integer"),
         (["digits-lt-gkp", "--set", "data.classes=tail"], "groups all classes"),
+        (["digits-lt-gsa-proj", "--set", "gsa.global_gradient=subtract-ema"], "does not have"),
         (["digits-lt-erm", "--set", "data.imbalance_ratio=1000"], "no training samples"),
         (["cifar10-lt-erm"], "--data-root"),
         (["cifar10-lt-erm", "--data-root", "nowhere"], "nowhere"),
