@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from landscape_lab import cli
 from landscape_lab.run import Run
@@ -145,6 +146,23 @@ def test_results_are_kept_for_the_same_settings(call: Any, trained: Path, monkey
     first = call(*arguments)
     monkeypatch.setattr("landscape_lab.study.hessian_spectrum", None)  # a second computation would fail
     assert call(*arguments).out == first.out
+
+
+def test_a_folder_of_images(call: Any, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, counts in (("train", (9, 4)), ("test", (2, 2))):
+        for name, count in zip(("cat", "owl"), counts, strict=True):
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{k}.png")
+    out = str(tmp_path / "run")
+    small = ["--set", "model.depth=8", "--set", "training.batch_size=4", "--set", "data.image_size=16"]
+    got = call("train", "folder-sam", "--data-root", str(tmp_path), *small, *TINY, "--out", out)
+    assert got.code == 0, got.err
+    assert "13 images, class counts 9, 4" in got.err
+    got = call("hessian", out, "--classes", "1", "--density-products", "6", "--trace-products", "4", "--json")
+    assert json.loads(got.out)["1"]["samples"] == 4
 
 
 def test_runs(call: Any, trained: Path) -> None:

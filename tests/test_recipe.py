@@ -149,7 +149,7 @@ def test_no_field_can_be_none_unless_that_is_its_default() -> None:
 def test_names_are_bases_times_methods() -> None:
     names = recipe_names()
     assert {"digits-lt-erm", "cifar10-lt-gkp-gsa", "cifar100-lt-gsa-proj"} <= set(names)
-    assert len(names) == len(set(names)) == 3 * len(METHODS)
+    assert len(names) == len(set(names)) == 4 * len(METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)

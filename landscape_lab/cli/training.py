@@ -51,8 +51,9 @@ def train(
 ) -> None:
     """Train a recipe, or go on with a run.
 
-    RECIPE is DATA-METHOD, a TOML file, or an unfinished run's directory. DATA is digits-lt, cifar10-lt or
-    cifar100-lt; METHOD is erm (cross-entropy), sam, gsa, gsa-proj, gkp or gkp-gsa.
+    RECIPE is DATA-METHOD, a TOML file, or an unfinished run's directory. DATA is digits-lt, cifar10-lt,
+    cifar100-lt, or folder (your own images in DIR/train/CLASS and DIR/test/CLASS); METHOD is erm
+    (cross-entropy), sam, gsa, gsa-proj, gkp or gkp-gsa.
     """
     from landscape_lab.devices import resolve_device
     from landscape_lab.recipe import load_recipe, parse_assignment, rescaled
