@@ -153,7 +153,7 @@ class GsaRecipe(_Table, frozen=True):
     """[S] 27: Z, with which ρ* of Eq. 13 is multiplied in Eq. 14."""
     rho_min: NonNegative = 0.0
     """[S] 23, 27: smallest and largest Z ρ*. Eq. 13 grows without limit as a group's gradient
-    vanishes (measured: ‖ε‖ of 12 and a diverged run on digits-lt); 0.003 is the released code's bound.
+    vanishes (on digits-lt ‖ε‖ reached 5.8 and more); 0.003 is the released code's bound.
     ``rho_max = inf``: no bound."""
     rho_max: Positive = 3e-3
     perturb: Literal["all", "encoder", "classifier"] = "all"
