@@ -91,7 +91,7 @@ class Preservation:
         """Diagonal Fisher of a group at its anchor, with the current heads (readings 14-17)."""
         recipe = self.recipe.gkp
         generator = torch.Generator(self.work.theta.device)
-        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]) >> 1)
         split = self.train.only(group)
         images, targets = split.images, split.targets
         if recipe.fisher_samples is not None and len(targets) > recipe.fisher_samples:
