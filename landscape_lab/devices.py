@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from landscape_lab.errors import InputError
@@ -12,8 +14,8 @@ __all__ = ["describe", "resolve_device"]
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device.
 
-    ``auto`` takes CUDA where there is one. On CUDA, convolutions are told to be deterministic and to compute
-    in full float32 (no TF32), so that a seed and a device give the same run.
+    ``auto`` takes CUDA where there is one. On CUDA, torch is told to use deterministic algorithms and full
+    float32 (no TF32), so that a seed and a device give the same run.
 
     Raises:
         InputError: CUDA was asked for and there is none, or the name is unknown.
@@ -31,6 +33,9 @@ def resolve_device(name: str = "auto") -> torch.device:
             raise InputError("--device cuda: this PyTorch finds no CUDA device; use --device cpu or auto")
         if (device.index or 0) >= torch.cuda.device_count():
             raise InputError(f"--device {name}: there are only {torch.cuda.device_count()} CUDA devices")
+        # cuBLAS reads this when CUDA starts; sums by class (index_add_) need the second to be repeatable.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
