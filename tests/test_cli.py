@@ -148,6 +148,18 @@ def test_results_are_kept_for_the_same_settings(call: Any, trained: Path, monkey
     assert call(*arguments).out == first.out
 
 
+def test_figures_from_any_runs(call: Any, refused: Any, trained: Path, tmp_path: Path) -> None:
+    both = ["--standard", str(trained), "--ours", str(trained), "--out", str(tmp_path / "pictures")]
+    got = call("figures", "6", *both)
+    assert got.code == 0, got.err
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "figure-6.pdf",
+        "figure-6.png",
+        "figure-6.svg",
+    ]
+    assert "figure 1 needs a tail-only run: give it with --tail-only" in refused("figures", "1", *both)
+
+
 def test_a_folder_of_images(call: Any, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for split, counts in (("train", (9, 4)), ("test", (2, 2))):
