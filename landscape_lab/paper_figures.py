@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape_lab import console
 from landscape_lab.analysis import Plane, Spectrum, Surface, Trajectory, plane_through, project
+from landscape_lab.data import head_tail
 from landscape_lab.errors import InputError
 from landscape_lab.figures import (
     GeometryPaths,
@@ -25,7 +26,7 @@ from landscape_lab.figures import (
     save,
 )
 from landscape_lab.run import Run
-from landscape_lab.study import Study, spread
+from landscape_lab.study import DENSITY_PRODUCTS, TRACE_PRODUCTS, Study, spread
 
 __all__ = ["FigureMaker", "Picture", "quality_panel"]
 
@@ -203,7 +204,7 @@ class FigureMaker:
         column = int((surface.x - x).abs().argmin())
         row = int((surface.y - y).abs().argmin())
         below = float(surface.losses[0, row, column])
-        return f"the training loss at θ* is {last:.3g}, on the plane below it {below:.3g}"
+        return f"the training loss at θ* is {last:.3g} (running statistics), on the plane below it {below:.3g}"
 
     # -- figure 2 --------------------------------------------------------------------------------------------
 
@@ -240,7 +241,9 @@ class FigureMaker:
         panels, labels = [], {}
         for role in NEEDS[6]:
             study = self.studies[role]
-            head, tail = self._ends(study)
+            # The two most and the two least frequent classes, as in the paper.
+            counts = study.run.info["class_counts"]
+            head, tail = head_tail(counts, min(0.5, 2 / len(counts))).values()
             names = study.dataset.class_names
             labels = {c: f"Head-{k} ({names[c]})" for k, c in enumerate(head)}
             labels |= {c: f"Tail-{k} ({names[c]})" for k, c in enumerate(tail)}
@@ -258,13 +261,6 @@ class FigureMaker:
         )
         return gradient_similarity(panels, labels), "Does a batch's gradient serve its rare classes?", caption
 
-    @staticmethod
-    def _ends(study: Study) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The two most and the two least frequent classes, as in the paper's figure 6."""
-        counts = study.run.info["class_counts"]
-        order = sorted(range(len(counts)), key=lambda c: -counts[c])
-        return tuple(order[:2]), tuple(order[-2:])
-
     # -- figure 9 --------------------------------------------------------------------------------------------
 
     def spectra(self, role: str) -> dict[str, Spectrum]:
@@ -272,7 +268,9 @@ class FigureMaker:
         study = self.studies[role]
         found = {}
         for subset in ("head", "tail"):
-            with console.progress_bar(f"Hessian, {self.name(role)}, {subset}: products", 30 + 100 + 2) as advance:
+            with console.progress_bar(
+                f"Hessian, {self.name(role)}, {subset}: products", TRACE_PRODUCTS + DENSITY_PRODUCTS + 2
+            ) as advance:
                 found[subset] = study.hessian(subset, samples=self.samples, progress=advance)
         return found
 

@@ -27,7 +27,7 @@ from landscape_lab.analysis import (
     project,
     random_direction,
 )
-from landscape_lab.analysis.features import QualityForm
+from landscape_lab.analysis.features import USUAL_BETA
 from landscape_lab.data import Dataset, Split, dataset_of, plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.models import Network, build_network
@@ -35,10 +35,13 @@ from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
 from landscape_lab.run import Run
 from landscape_lab.training.workspace import cross_entropy
 
-__all__ = ["Study", "spread", "trajectory_of"]
+__all__ = ["DENSITY_PRODUCTS", "TRACE_PRODUCTS", "Study", "spread", "trajectory_of"]
 
 Progress = Callable[[int], None]
 _T = TypeVar("_T")
+
+TRACE_PRODUCTS, DENSITY_PRODUCTS = 30, 100
+"""Hessian-vector products that :meth:`Study.hessian` spends on the trace and on the density."""
 
 
 class Study:
@@ -129,6 +132,12 @@ class Study:
             raise InputError(f"the classes {subset!r} have no samples in the {split} split")
         return self.dataset.normalise(part.images), part.targets
 
+    def sample_count(self, subset: str, split: str = "train", limit: int | None = None) -> int:
+        """How many samples :meth:`samples` gives, without making them."""
+        member = torch.isin(self.split(split).targets, torch.tensor(self.classes(subset), device=self.device))
+        count = int(member.sum())
+        return count if limit is None else min(count, limit)
+
     # -- analyses --------------------------------------------------------------------------------------------
 
     def hessian(
@@ -138,8 +147,8 @@ class Study:
         *,
         split: str = "train",
         samples: int | None = None,
-        trace_products: int = 30,
-        density_products: int = 100,
+        trace_products: int = TRACE_PRODUCTS,
+        density_products: int = DENSITY_PRODUCTS,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Spectrum:
@@ -172,27 +181,20 @@ class Study:
 
         return self._stored(f"hessian/epoch-{epoch:04d}-{_file_name(subset)}-{split}", Spectrum, settings, compute)
 
-    def features(
-        self,
-        epoch: int | None = None,
-        *,
-        split: str = "train",
-        form: QualityForm = "difference",
-        beta: float | None = None,
-    ) -> FeatureQuality:
-        """Feature quality of each class (Eq. 17 to 19) at an epoch."""
+    def features(self, epoch: int | None = None, *, split: str = "train") -> dict[str, FeatureQuality]:
+        """Feature quality of each class (Eq. 17 to 19) at an epoch, in both forms."""
         epoch = self.epoch(epoch)
-        if beta is None:
-            beta = 0.5 if form == "difference" else 1.0
-        settings = {"epoch": epoch, "split": split, "form": form, "beta": beta}
 
-        def compute() -> FeatureQuality:
-            part = self.split(split)
-            batches = plain_batches(part, self.dataset, self.run.recipe.evaluation.batch_size)
+        def compute() -> dict[str, FeatureQuality]:
+            batches = plain_batches(self.split(split), self.dataset, self.run.recipe.evaluation.batch_size)
             features, targets = encode(self.model.encoder, batches)
-            return feature_quality(features, targets, self.dataset.num_classes, form=form, beta=beta)
+            return {
+                form: feature_quality(features, targets, self.dataset.num_classes, form=form, beta=beta)
+                for form, beta in USUAL_BETA.items()
+            }
 
-        return self._stored(f"features/epoch-{epoch:04d}-{split}-{form}", FeatureQuality, settings, compute)
+        settings = {"epoch": epoch, "split": split}
+        return self._stored(f"features/epoch-{epoch:04d}-{split}", dict[str, FeatureQuality], settings, compute)
 
     def gradients(
         self,

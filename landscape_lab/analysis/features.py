@@ -12,9 +12,11 @@ from landscape_lab.analysis.batches import Batches, batches_of
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import eval_mode
 
-__all__ = ["FeatureQuality", "QualityForm", "encode", "feature_quality"]
+__all__ = ["USUAL_BETA", "FeatureQuality", "QualityForm", "encode", "feature_quality"]
 
 QualityForm = Literal["difference", "reciprocal"]
+USUAL_BETA: dict[QualityForm, float] = {"difference": 0.5, "reciprocal": 1.0}
+"""The weight of the logarithm in Eq. 19, and in the released code of GKP+GSA."""
 
 VARIANCE_FLOOR = 1e-12  # a class of one sample has no variance, and the logarithm wants a number
 CHUNK = 1024  # classes compared with all others at a time

@@ -60,7 +60,7 @@ def hessian(
     epoch = study.epoch(epoch)
     found = {}
     for subset in subsets:
-        count = len(study.samples(subset, split, samples)[1])
+        count = study.sample_count(subset, split, samples)
         with console.progress_bar(
             f"{subset}, {count} samples: products", trace_products + density_products + 2
         ) as advance:
@@ -133,8 +133,8 @@ def features(run: str, epoch: int | None, split: str, data_root: str | None, dev
 
     study = open_study(run, device, data_root)
     epoch = study.epoch(epoch)
-    ours = study.features(epoch, split=split, form="difference")
-    released = study.features(epoch, split=split, form="reciprocal")
+    found = study.features(epoch, split=split)
+    ours, released = found["difference"], found["reciprocal"]
     picture = save(
         quality_curves(quality_panel(study.run, study.run.path.name)),
         study.run.path / "figures" / "feature-quality",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landscape_lab.analysis.features import USUAL_BETA
 from landscape_lab.data import Dataset, Loader, PlainBatches, head_tail, plain_batches, shot_groups
 from landscape_lab.devices import describe
 from landscape_lab.errors import InputError
@@ -269,11 +270,8 @@ class Trainer:
                 "accuracy": self._accuracies(result),
                 "class_accuracy": result.accuracy,
                 "class_loss": result.loss,
-                "quality": {
-                    # Eq. 19, and the form and weight of the released code, side by side (reading 7).
-                    "difference": result.quality("difference", 0.5),
-                    "reciprocal": result.quality("reciprocal", 1.0),
-                },
+                # Eq. 19, and the form and weight of the released code, side by side (reading 7).
+                "quality": {form: result.quality(form, beta) for form, beta in USUAL_BETA.items()},
             }
             for which, result in results.items()
         }
