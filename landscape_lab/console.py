@@ -40,7 +40,8 @@ def progress_bar(title: str, total: int, *, estimate: bool = True) -> Iterator[C
     Args:
         title: what is done.
         total: number of units.
-        estimate: once a second has passed, say how long it will take, if that is over 15 seconds.
+        estimate: once two seconds have passed and a hundredth is done, say how long it will take, if that is over 15
+            seconds.
     """
     columns = (
         SpinnerColumn(),
@@ -61,7 +62,8 @@ def progress_bar(title: str, total: int, *, estimate: bool = True) -> Iterator[C
             done += units
             progress.advance(task, units)
             passed = time.monotonic() - started
-            if not told and passed > 1:
+            # The first units are slower than the rest: what is built once is built then.
+            if not told and passed > 2 and (done > total / 100 or passed > 20):
                 told = True
                 left = passed / done * (total - done)
                 if left > 15:

@@ -26,7 +26,7 @@ from landscape_lab.figures import (
     save,
 )
 from landscape_lab.run import Run
-from landscape_lab.study import DENSITY_PRODUCTS, TRACE_PRODUCTS, Study, spread
+from landscape_lab.study import USUAL, Study, spread
 
 __all__ = ["FigureMaker", "Picture", "quality_panel"]
 
@@ -265,14 +265,10 @@ class FigureMaker:
 
     def spectra(self, role: str) -> dict[str, Spectrum]:
         """The spectra of head and tail of one run."""
-        study = self.studies[role]
-        found = {}
-        for subset in ("head", "tail"):
-            with console.progress_bar(
-                f"Hessian, {self.name(role)}, {subset}: products", TRACE_PRODUCTS + DENSITY_PRODUCTS + 2
-            ) as advance:
-                found[subset] = study.hessian(subset, samples=self.samples, progress=advance)
-        return found
+        study, subsets = self.studies[role], ("head", "tail")
+        cost = study.spectra_cost(subsets, USUAL, samples=self.samples)
+        with console.progress_bar(f"Hessian, {self.name(role)}: samples × products", cost) as advance:
+            return study.spectra(subsets, samples=self.samples, progress=advance)
 
     def _nine(self) -> tuple[Figure, str, str]:
         roles = [role for role in ("standard", "sam", "ours") if role in self.studies]

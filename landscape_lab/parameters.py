@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BatchNormPolicy", "ParameterSpace", "eval_mode", "frozen_batch_statistics"]
+from landscape_lab.errors import InputError, nearest
 
-BatchNormPolicy = Literal["running", "batch"]
+__all__ = [
+    "BatchNormPolicy",
+    "ParameterSpace",
+    "eval_mode",
+    "frozen_batch_statistics",
+    "matching",
+    "reestimated_statistics",
+    "swapped_statistics",
+]
+
+BatchNormPolicy = Literal["running", "batch", "reestimated"]
 
 
 class ParameterSpace:
@@ -127,6 +138,32 @@ class ParameterSpace:
                 self._parameters[name].data = data
 
 
+def matching(model: nn.Module, pattern: str) -> Callable[[str], bool]:
+    """A filter for :class:`ParameterSpace`: a module, a parameter, or a glob over parameter names.
+
+    Args:
+        model: whose parameters are meant.
+        pattern: ``"encoder"`` (a module with all below it), ``"encoder.conv1.weight"``, ``"encoder.*"``, ``"*.bias"``.
+
+    Raises:
+        InputError: no trainable parameter matches.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+        >>> ParameterSpace(net, matching(net, "1")).names, ParameterSpace(net, matching(net, "*.bias")).names
+        (('1.weight', '1.bias'), ('0.bias', '1.bias'))
+    """
+
+    def matches(name: str) -> bool:
+        return name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not any(map(matches, names)):
+        modules = {name.rsplit(".", k)[0] for name in names for k in range(1, name.count(".") + 1)}
+        raise InputError(f"no trainable parameter matches {pattern!r}{nearest(pattern, sorted({*names, *modules}))}")
+    return matches
+
+
 @contextmanager
 def eval_mode(model: nn.Module, batch_norm: BatchNormPolicy = "running") -> Iterator[None]:
     """Put ``model`` into evaluation mode and give every module its own mode back afterwards.
@@ -134,7 +171,8 @@ def eval_mode(model: nn.Module, batch_norm: BatchNormPolicy = "running") -> Iter
     Args:
         model: any module.
         batch_norm: ``"running"`` normalises by the running statistics (plain evaluation); ``"batch"`` by the
-            statistics of each batch, updating no buffer (dropout stays off).
+            statistics of each batch, updating no buffer (dropout stays off); ``"reestimated"`` is ``"running"`` within
+            :func:`swapped_statistics`.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -169,3 +207,55 @@ def frozen_batch_statistics(model: nn.Module) -> Iterator[None]:
 def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     # Not _NormBase: in training mode InstanceNorm updates its buffers, whatever track_running_stats says.
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Means and variances of BatchNorm's inputs over all given samples, as buffers by name; the model stays as it is.
+
+    As in stochastic weight averaging (Izmailov et al. 2018, arXiv:1803.05407): one pass in training mode, averaging
+    over the batches, each weighted alike.
+
+    Args:
+        model: any module.
+        inputs: batches of inputs on the model's device.
+    """
+    norms = {name: module for name, module in model.named_modules() if module in _norms(model)}
+    kept = {name: (norm.momentum, _statistics(norm)) for name, norm in norms.items()}
+    try:
+        for name, norm in norms.items():
+            norm.momentum = None  # the plain average over batches
+            for buffer, value in kept[name][1].items():
+                start = torch.ones_like if buffer == "running_var" else torch.zeros_like
+                setattr(norm, buffer, start(value))
+        with torch.no_grad(), eval_mode(model):
+            for norm in norms.values():
+                norm.training = True
+            for some in inputs:
+                model(some)
+        return {f"{name}.{key}": value for name, norm in norms.items() for key, value in _statistics(norm).items()}
+    finally:
+        for name, norm in norms.items():
+            norm.momentum, buffers = kept[name]
+            for buffer, value in buffers.items():
+                setattr(norm, buffer, value)
+
+
+@contextmanager
+def swapped_statistics(model: nn.Module, statistics: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block BatchNorm has the buffers of :func:`reestimated_statistics`; then the model's own again."""
+    norms = {name: module for name, module in model.named_modules() if module in _norms(model)}
+    kept = {name: _statistics(norm) for name, norm in norms.items()}
+    try:
+        for name, norm in norms.items():
+            for buffer in kept[name]:
+                setattr(norm, buffer, statistics[f"{name}.{buffer}"])
+        yield
+    finally:
+        for name, norm in norms.items():
+            for buffer, value in kept[name].items():
+                setattr(norm, buffer, value)
+
+
+def _statistics(norm: nn.modules.batchnorm._BatchNorm) -> dict[str, Tensor]:
+    names = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: value for name in names if (value := getattr(norm, name)) is not None}

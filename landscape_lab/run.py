@@ -17,7 +17,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -297,6 +297,13 @@ class Run:
             return msgspec.convert(content["result"], kind, dec_hook=decode, strict=False)
         except (msgspec.ValidationError, KeyError) as error:
             raise InputError(f"{path} is damaged: {error}") from None
+
+    def update_result(self, name: str, kind: type[_T], change: Callable[[_T], _T]) -> None:
+        """Store a result again, changed, with the settings it has; nothing happens where there is none."""
+        known = self.load_result(name, kind)
+        if known is not None:
+            settings = read_json(self.path / "results" / f"{name}.json")["settings"]
+            self.save_result(name, change(known), settings)
 
 
 def _named(value: Any) -> Any:

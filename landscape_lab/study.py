@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from landscape_lab.analysis import (
     FeatureQuality,
     GradientSimilarity,
-    Hessian,
     Plane,
     Spectrum,
     Surface,
@@ -21,13 +21,13 @@ from landscape_lab.analysis import (
     feature_quality,
     filter_normalised,
     gradient_similarity,
-    hessian_spectrum,
     pca_plane,
     plane_through,
     project,
     random_direction,
 )
 from landscape_lab.analysis.features import USUAL_BETA
+from landscape_lab.curvature import CurvatureSettings, class_subsets, measure, stratified
 from landscape_lab.data import Dataset, Split, dataset_of, plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.models import Network, build_network
@@ -35,13 +35,12 @@ from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
 from landscape_lab.run import Run
 from landscape_lab.training.workspace import cross_entropy
 
-__all__ = ["DENSITY_PRODUCTS", "TRACE_PRODUCTS", "Study", "spread", "trajectory_of"]
+__all__ = ["USUAL", "Study", "spread", "trajectory_of"]
 
 Progress = Callable[[int], None]
 _T = TypeVar("_T")
 
-TRACE_PRODUCTS, DENSITY_PRODUCTS = 30, 100
-"""Hessian-vector products that :meth:`Study.hessian` spends on the trace and on the density."""
+USUAL = CurvatureSettings()
 
 
 class Study:
@@ -90,27 +89,13 @@ class Study:
         return self.run.load_checkpoint(epoch, self.model)
 
     def classes(self, subset: str) -> tuple[int, ...]:
-        """The classes of ``head``, ``tail``, ``all``, ``many``, ``med``, ``few``, or of ``0,3,7``.
+        """The classes of ``head``, ``tail``, ``all``, ``many``, ``med``, ``few``, a group, or of ``0,3,7``.
 
         Raises:
             InputError: no such subset, no such class, or a subset without classes.
         """
-        if subset in self.subsets:
-            if not self.subsets[subset]:
-                raise InputError(
-                    f"{self.run.path} has no class in {subset!r}: its class counts are "
-                    f"{', '.join(map(str, self.run.info['class_counts']))}"
-                )
-            return self.subsets[subset]
-        try:
-            classes = tuple(dict.fromkeys(int(part) for part in subset.split(",")))
-        except ValueError:
-            names = ", ".join(self.subsets)
-            raise InputError(f"unknown classes {subset!r}; use {names}, or numbers such as 0,3,7") from None
-        wrong = [c for c in classes if not 0 <= c < self.dataset.num_classes]
-        if wrong:
-            raise InputError(f"there is no class {wrong[0]}: the classes are 0 to {self.dataset.num_classes - 1}")
-        return classes
+        found = self.subset_classes([subset])
+        return tuple(dict.fromkeys(c for classes in found.values() for c in classes))
 
     def split(self, which: str = "train") -> Split:
         """The training or the test split."""
@@ -132,54 +117,127 @@ class Study:
             raise InputError(f"the classes {subset!r} have no samples in the {split} split")
         return self.dataset.normalise(part.images), part.targets
 
-    def sample_count(self, subset: str, split: str = "train", limit: int | None = None) -> int:
-        """How many samples :meth:`samples` gives, without making them."""
-        member = torch.isin(self.split(split).targets, torch.tensor(self.classes(subset), device=self.device))
-        count = int(member.sum())
-        return count if limit is None else min(count, limit)
-
     # -- analyses --------------------------------------------------------------------------------------------
 
-    def hessian(
+    def spectra(
         self,
-        subset: str,
+        subsets: Sequence[str],
         epoch: int | None = None,
+        settings: CurvatureSettings = USUAL,
         *,
         split: str = "train",
         samples: int | None = None,
-        trace_products: int = TRACE_PRODUCTS,
-        density_products: int = DENSITY_PRODUCTS,
-        seed: int = 0,
+        per_class: int | None = None,
+        warm: bool = False,
+        memory_limit: int | None = None,
         progress: Progress | None = None,
-    ) -> Spectrum:
-        """Extreme eigenvalues, trace and density of the Hessian of the mean loss over a subset's samples.
+    ) -> dict[str, Spectrum]:
+        """Extreme eigenvalues, trace and density of the loss over each subset's own samples.
 
-        ``samples`` draws at most so many of them; the errors that the result states are those of the Hessian
-        over these samples, and do not cover the draw.
+        Each subset's result is stored as soon as it is there.
+
+        Args:
+            subsets: as :meth:`subset_classes` takes them.
+            epoch: of the checkpoint; ``None``: the last.
+            settings: what to measure.
+            split: ``train`` or ``test``.
+            samples: at most so many of each subset, drawn at random; ``None``: all.
+            per_class: at most so many of each class; unions weigh the classes by their true counts.
+            warm: start from the vectors of the last earlier checkpoint that has them, and keep one's own.
+            memory_limit: bytes that kept graphs may take.
+            progress: called with the number of samples just multiplied by a vector; see :meth:`spectra_cost`.
+
+        The errors that a result states are those of the matrix over the samples that were drawn; only its ``data``
+        errors cover the draw.
         """
         epoch = self.epoch(epoch)
-        settings = {
-            "epoch": epoch,
-            "classes": list(self.classes(subset)),
-            "split": split,
-            "samples": samples,
-            "seed": seed,
-            "trace_products": trace_products,
-            "density_products": density_products,
-        }
+        chosen = self.subset_classes(subsets)
+        common = {"epoch": epoch, "split": split, "samples": samples, "per_class": per_class, **settings.stored()}
+        if not settings.density_products:
+            # Their traces come from vectors that depend on all of them.
+            common["together"] = [list(classes) for classes in chosen.values()]
+        found: dict[str, Spectrum] = {}
+        for name, classes in chosen.items():
+            place = self._spectrum_name(name, epoch, split, settings)
+            known = self.run.load_result(place, Spectrum, {**common, "classes": list(classes)})
+            if known is not None:
+                found[name] = known
+        missing = [name for name in chosen if name not in found]
+        if missing:
 
-        def compute() -> Spectrum:
-            data = self.samples(subset, split, samples)
-            op = Hessian(self.model, cross_entropy, data, parameters=self.space)
-            return hessian_spectrum(
-                op,
-                trace_products=trace_products,
-                density_products=density_products,
-                seed=seed,
+            def done(name: str, result: Spectrum) -> None:
+                found[name] = result
+                place = self._spectrum_name(name, epoch, split, settings)
+                self.run.save_result(place, result, {**common, "classes": list(chosen[name])})
+                if warm:  # the vectors of the next checkpoint's start are the only ones that are needed again
+                    for before in [one for one in self.run.checkpoints() if one < epoch]:
+                        earlier = self._spectrum_name(name, before, split, settings)
+                        self.run.update_result(earlier, Spectrum, lambda known: replace(known, vectors=None))
+
+            starts = self._vectors_before(epoch, missing, split, settings) if warm else {}
+            if settings.density_products:
+                chosen = {name: chosen[name] for name in missing}
+            data, counts = self._drawn(chosen, split, samples, per_class)
+            measure(
+                self.model,
+                cross_entropy,
+                data,
+                chosen,
+                settings,
+                counts=counts,
+                memory_limit=memory_limit,
+                starts=starts,
+                keep_vectors=warm,
+                only=missing,
                 progress=progress,
+                done=done,
             )
+        return {name: found[name] for name in self.subset_classes(subsets)}
 
-        return self._stored(f"hessian/epoch-{epoch:04d}-{_file_name(subset)}-{split}", Spectrum, settings, compute)
+    def spectra_cost(
+        self,
+        subsets: Sequence[str],
+        settings: CurvatureSettings,
+        *,
+        split: str = "train",
+        samples: int | None = None,
+        per_class: int | None = None,
+    ) -> int:
+        """About how many samples :meth:`spectra` multiplies by a vector, if nothing is stored yet."""
+        counts = torch.bincount(self.split(split).targets, minlength=self.dataset.num_classes).tolist()
+        if per_class is not None:
+            counts = [min(count, per_class) for count in counts]
+        chosen = self.subset_classes(subsets)
+        sizes = [sum(counts[c] for c in classes) for classes in chosen.values()]
+        if samples is not None:
+            sizes = [min(size, samples) for size in sizes]
+        used = sum(counts[c] for c in {c for classes in chosen.values() for c in classes})
+        return settings.cost(sizes, used if samples is None else sum(sizes))
+
+    def subset_classes(self, subsets: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The classes of each subset: see :func:`~landscape_lab.curvature.class_subsets`; ``groups`` are the last ones.
+
+        Raises:
+            InputError: no such subset, no such class, or a subset without classes.
+        """
+        known: dict[str, Sequence[int]] = dict(self.subsets)
+        groups = list(self.run.info["groups"].values())
+        if groups:
+            known |= {f"group-{g}": classes for g, classes in enumerate(groups[-1])}
+        texts = []
+        for text in subsets:
+            parts = text.split(",")
+            if "groups" in parts:
+                if not groups:
+                    raise InputError(f"{self.run.path} was trained without groups: it has classes, head, tail and all")
+                place = parts.index("groups")
+                parts[place : place + 1] = [f"group-{g}" for g in range(len(groups[-1]))]
+            texts.append(",".join(parts))
+        try:
+            return class_subsets(texts, known, self.dataset.num_classes)
+        except InputError as error:
+            counts = ", ".join(map(str, self.run.info["class_counts"]))
+            raise InputError(f"{error}; the class counts of {self.run.path} are {counts}") from None
 
     def features(self, epoch: int | None = None, *, split: str = "train") -> dict[str, FeatureQuality]:
         """Feature quality of each class (Eq. 17 to 19) at an epoch, in both forms."""
@@ -360,10 +418,46 @@ class Study:
         chosen = torch.cat(parts)
         distinct = torch.unique(chosen)
         if samples is not None and len(distinct) < len(chosen):
-            raise InputError("with a limit on samples the subsets must not share classes; look at them one by one")
+            raise InputError(
+                "with a limit on samples the subsets must not share classes; limit the samples of each class instead"
+            )
         chosen = chosen if len(distinct) == len(chosen) else order[torch.isin(order, distinct)]
         chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(1)).to(self.device)]
         return Split(split.images[chosen], split.targets[chosen])
+
+    def _drawn(
+        self, subsets: Mapping[str, Sequence[int]], split: str, samples: int | None, per_class: int | None
+    ) -> tuple[tuple[Tensor, Tensor], dict[int, float] | None]:
+        """Images and targets of all subsets, and what the classes count where each has only some of its samples."""
+        part = self.split(split)
+        if per_class is None:
+            chosen = self._choose(part, subsets, samples)
+            return (self.dataset.normalise(chosen.images), chosen.targets), None
+        if samples is not None:
+            raise InputError("a limit on the samples of each subset and one on those of each class exclude each other")
+        counts = torch.bincount(part.targets, minlength=self.dataset.num_classes)
+        places = stratified(part.targets, per_class)
+        return (
+            (self.dataset.normalise(part.images[places]), part.targets[places]),
+            dict(enumerate(map(float, counts.tolist()))),
+        )
+
+    def _spectrum_name(self, subset: str, epoch: int, split: str, settings: CurvatureSettings) -> str:
+        return f"hessian/epoch-{epoch:04d}-{_file_name(subset)}-{split}{settings.suffix}"
+
+    def _vectors_before(
+        self, epoch: int, subsets: Sequence[str], split: str, settings: CurvatureSettings
+    ) -> dict[str, Tensor]:
+        """The vectors of both ends at the last checkpoint before that has them."""
+        earlier = [one for one in self.run.checkpoints() if one < epoch]
+        found: dict[str, Tensor] = {}
+        for name in subsets:
+            for before in reversed(earlier):
+                known = self.run.load_result(self._spectrum_name(name, before, split, settings), Spectrum)
+                if known is not None and known.vectors is not None and len(known.vectors) == known.parameters:
+                    found[name] = known.vectors
+                    break
+        return found
 
     def _stored(self, name: str, kind: type[_T], settings: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         known = self.run.load_result(name, kind, settings)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape_lab.errors import InputError
 
-__all__ = ["Batches", "Loss", "batches_of", "count_samples", "loss_sum", "per_sample"]
+__all__ = ["Batches", "Loss", "batches_of", "count_samples", "per_sample"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
@@ -46,12 +46,15 @@ def batches_of(batches: Batches, batch_size: int = 256) -> Iterable[tuple[Tensor
 class _Replayed:
     """A loader whose every reading starts from the same state of the global random generator."""
 
-    # Even an unshuffled DataLoader draws a seed from the global generator; and an augmentation that changed
-    # between two products would make them products with two different operators.
+    # Even an unshuffled DataLoader draws a seed from the global generator; and a shuffled one shall give one order.
 
-    def __init__(self, loader: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, loader: Iterable[tuple[Tensor, Tensor]], state: Tensor | None = None) -> None:
         self._loader = loader
-        self._state = torch.get_rng_state()
+        self._state = torch.get_rng_state() if state is None else state
+
+    def drawn_anew(self) -> _Replayed:
+        """The same loader from another state of the generator."""
+        return _Replayed(self._loader, torch.Generator().manual_seed(1).get_state())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         state, source, batch = self._state, None, None
@@ -91,7 +94,8 @@ def count_samples(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
         count = sum(len(inputs) for inputs, _ in batches)
     else:
         count, sketch = _sketch(batches)
-        again, other = _sketch(batches)
+        # From another random state: with the same one, an augmentation would go unnoticed.
+        again, other = _sketch(batches.drawn_anew() if isinstance(batches, _Replayed) else batches)
         # A shuffled order changes the sum's rounding only, of relative size 1e-13 for 1e6 samples.
         if count != again or not torch.allclose(sketch, other, rtol=1e-9, atol=1e-9, equal_nan=True):
             raise InputError("the batches change between readings: turn random augmentation and drop_last off")
@@ -125,25 +129,3 @@ def per_sample(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
             "use reduction='none'"
         )
     return losses
-
-
-def loss_sum(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
-    """The loss summed over a batch: a ``(B,)`` loss is summed, a scalar is taken as the batch's mean.
-
-    Raises:
-        InputError: the scalar is known to be something else than the mean over the samples. A class-weighted
-            mean divides by the sum of the batch's weights, so that averages over batches would be wrong.
-    """
-    losses = loss(output, target)
-    if losses.shape == target.shape[:1]:
-        return losses.sum()
-    if losses.dim():
-        raise InputError(
-            f"the loss must give ({len(target)},) values or one mean, but gave shape {tuple(losses.shape)}: "
-            "use reduction='none' and reduce each sample to one number"
-        )
-    if getattr(loss, "reduction", "mean") == "sum":
-        raise InputError("the loss gives a sum, which would be read as a mean: use reduction='none'")
-    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and loss.weight is not None:
-        raise InputError("a class-weighted mean cannot be averaged over batches: use reduction='none'")
-    return losses * len(target)

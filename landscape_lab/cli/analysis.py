@@ -1,4 +1,4 @@
-"""``hessian``, ``features``, ``gradients``, ``surface`` and ``trajectory``: a run in, a table and a picture out."""
+"""``features``, ``gradients``, ``surface`` and ``trajectory``: a run in, a table and a picture out."""
 
 from __future__ import annotations
 
@@ -22,98 +22,7 @@ from landscape_lab.cli.options import (
 from landscape_lab.errors import InputError
 from landscape_lab.numbers import number, with_error
 
-__all__ = ["features", "gradients", "hessian", "surface", "trajectory"]
-
-
-@cli.command(cls=Command, example="landscape-lab hessian runs/digits-lt-erm-seed0 --classes head --classes tail")
-@click.argument("run")
-@epoch_option
-@classes_option(("head", "tail"))
-@split_option
-@samples_option
-@click.option("--trace-products", default=30, show_default=True, help="Hessian-vector products for the trace.")
-@click.option("--density-products", default=100, show_default=True, help="… and for the density.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the probes.")
-@data_root_option
-@device_option
-@json_option
-def hessian(
-    run: str,
-    epoch: int | None,
-    subsets: tuple[str, ...],
-    split: str,
-    samples: int | None,
-    trace_products: int,
-    density_products: int,
-    seed: int,
-    data_root: str | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Curvature of the loss of any subset of classes.
-
-    Extreme eigenvalues with residuals, trace with standard error, eigenvalue density.
-    """
-    from landscape_lab.figures import save, spectrum
-
-    study = open_study(run, device, data_root)
-    epoch = study.epoch(epoch)
-    found = {}
-    for subset in subsets:
-        count = study.sample_count(subset, split, samples)
-        with console.progress_bar(
-            f"{subset}, {count} samples: products", trace_products + density_products + 2
-        ) as advance:
-            found[subset] = study.hessian(
-                subset,
-                epoch,
-                split=split,
-                samples=samples,
-                trace_products=trace_products,
-                density_products=density_products,
-                seed=seed,
-                progress=advance,
-            )
-    picture = save(
-        spectrum(found, title=f"{study.run.path.name}, epoch {epoch}"),
-        study.run.path / "figures" / f"hessian-epoch-{epoch:04d}",
-    )
-    if as_json:
-        console.result(
-            {
-                subset: {
-                    "epoch": epoch,
-                    "samples": s.samples,
-                    "parameters": s.parameters,
-                    "lambda_max": s.lambda_max,
-                    "lambda_max_residual": s.lambda_max_residual,
-                    "lambda_min": s.lambda_min,
-                    "lambda_min_residual": s.lambda_min_residual,
-                    "converged": s.converged,
-                    "trace": s.trace.value,
-                    "trace_stderr": s.trace.stderr,
-                }
-                for subset, s in found.items()
-            }
-        )
-        return
-    rows = [
-        [
-            subset,
-            str(s.samples),
-            with_error(s.lambda_max, s.lambda_max_residual),
-            with_error(s.lambda_min, s.lambda_min_residual),
-            with_error(s.trace.value, s.trace.stderr),
-            "yes" if s.converged else "no",
-        ]
-        for subset, s in found.items()
-    ]
-    console.table(
-        f"{study.run.path}: Hessian at epoch {epoch}, {split} loss",
-        ["classes", "samples", "λ_max ± residual", "λ_min ± residual", "trace ± s.e.", "converged"],
-        rows,
-    )
-    console.note(f"picture: {picture[0]}")
+__all__ = ["features", "gradients", "surface", "trajectory"]
 
 
 @cli.command(cls=Command, example="landscape-lab features runs/digits-lt-gkp-gsa-seed0 --split test")

@@ -3,6 +3,7 @@
 Drawing uses matplotlib's object-oriented interface and our own style sheet; the caller's settings stay as they are.
 """
 
+from landscape_lab.figures.curvature import curvature_bars, curvature_curves
 from landscape_lab.figures.feature_quality import QualityPanel, feature_quality, quality_curves
 from landscape_lab.figures.gradient_similarity import SimilarityPanel, gradient_similarity
 from landscape_lab.figures.hessian_density import hessian_density, spectrum
@@ -17,6 +18,8 @@ __all__ = [
     "QualityPanel",
     "SimilarityPanel",
     "Table",
+    "curvature_bars",
+    "curvature_curves",
     "feature_quality",
     "gradient_similarity",
     "hessian_density",

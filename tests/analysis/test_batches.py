@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from landscape_lab.analysis.batches import batches_of, count_samples, loss_sum, per_sample
+from landscape_lab.analysis.batches import batches_of, count_samples, per_sample
 from landscape_lab.errors import InputError
 
 
@@ -87,23 +87,3 @@ def test_per_sample_wants_one_value_for_each_sample() -> None:
         per_sample(nn.CrossEntropyLoss(), output, target)
     with pytest.raises(InputError, match="reduction='none'"):
         per_sample(nn.MSELoss(reduction="none"), output, torch.randn(4, 3))
-
-
-def test_loss_sum_takes_a_scalar_as_the_mean() -> None:
-    output, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    total = F.cross_entropy(output, target, reduction="sum")
-    torch.testing.assert_close(loss_sum(nn.CrossEntropyLoss(reduction="none"), output, target), total)
-    torch.testing.assert_close(loss_sum(nn.CrossEntropyLoss(), output, target), total)
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        nn.CrossEntropyLoss(reduction="sum"),
-        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])),
-        lambda output, target: output,
-    ],
-)
-def test_loss_sum_refuses_what_it_would_misread(loss: object) -> None:
-    with pytest.raises(InputError, match="reduction='none'"):
-        loss_sum(loss, torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))

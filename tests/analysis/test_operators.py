@@ -8,7 +8,6 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from landscape_lab.analysis.operators import Hessian
-from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace
 
 
@@ -125,17 +124,3 @@ def test_attention_has_a_second_derivative() -> None:
     H = Hessian(model, cross_entropy, (X, y)).dense()
     torch.testing.assert_close(H, H.T, rtol=1e-4, atol=1e-6)
     assert H.any()
-
-
-def test_bad_input_says_what_to_do(conv: Case) -> None:
-    none = conv.targets == 7
-    with pytest.raises(InputError, match="holds no samples"):
-        Hessian(conv.model, cross_entropy, (conv.inputs[none], conv.targets[none]))
-    detached = Hessian(conv.model, lambda output, target: cross_entropy(output.detach(), target), conv.batches)
-    v = torch.ones(123, dtype=torch.float64)
-    with pytest.raises(InputError, match="does not depend on the parameters"):
-        detached @ v
-    with torch.no_grad():
-        conv.model.head.weight.fill_(torch.nan)
-    with pytest.raises(InputError, match="not finite"):
-        Hessian(conv.model, cross_entropy, conv.batches) @ v

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -14,6 +16,7 @@ from landscape_lab.analysis import (
     TraceEstimate,
     Trajectory,
 )
+from landscape_lab.analysis.estimates import DataError
 from landscape_lab.figures import GeometryPaths, QualityPanel, SimilarityPanel
 
 HARSH = "<b>cat & $1 'dog'</b>"  # a class name that HTML and mathematical text would both swallow
@@ -91,6 +94,11 @@ def spectrum_of(
     estimate = TraceEstimate(2.5 * largest, 0.01 * largest, torch.tensor([1.0, 2.0]), 30, "xtrace", 0)
     density = SpectralDensity(nodes, weights, size, 100, "deflated", 0)
     return Spectrum(largest, 1e-3 * largest, smallest, 1e-5, converged, estimate, density, 133, size, "running")
+
+
+def with_data(result: Spectrum, error: float) -> Spectrum:
+    """The same, with errors from the draw of the samples."""
+    return replace(result, data=DataError(2 * error, error, error / 2, 50))
 
 
 def texts(figure: Figure) -> str:
