@@ -169,12 +169,11 @@ class Study:
                 found[name] = result
                 place = self._spectrum_name(name, epoch, split, settings)
                 self.run.save_result(place, result, {**common, "classes": list(chosen[name])})
-                if warm:  # the vectors of the next checkpoint's start are the only ones that are needed again
-                    for before in [one for one in self.run.checkpoints() if one < epoch]:
-                        earlier = self._spectrum_name(name, before, split, settings)
-                        self.run.update_result(earlier, Spectrum, lambda known: replace(known, vectors=None))
+                if before is not None:  # only the newest vectors are needed again
+                    earlier = self._spectrum_name(name, before, split, settings)
+                    self.run.update_result(earlier, Spectrum, lambda known: replace(known, vectors=None))
 
-            starts = self._vectors_before(epoch, missing, split, settings) if warm else {}
+            before, starts = self._vectors_before(epoch, missing, split, settings) if warm else (None, {})
             if settings.density_products:
                 chosen = {name: chosen[name] for name in missing}
             data, counts = self._drawn(chosen, split, samples, per_class)
@@ -447,17 +446,17 @@ class Study:
 
     def _vectors_before(
         self, epoch: int, subsets: Sequence[str], split: str, settings: CurvatureSettings
-    ) -> dict[str, Tensor]:
-        """The vectors of both ends at the last checkpoint before that has them."""
-        earlier = [one for one in self.run.checkpoints() if one < epoch]
-        found: dict[str, Tensor] = {}
-        for name in subsets:
-            for before in reversed(earlier):
+    ) -> tuple[int | None, dict[str, Tensor]]:
+        """The last earlier checkpoint that has the vectors of both ends for all subsets, and these."""
+        for before in reversed([one for one in self.run.checkpoints() if one < epoch]):
+            found: dict[str, Tensor] = {}
+            for name in subsets:
                 known = self.run.load_result(self._spectrum_name(name, before, split, settings), Spectrum)
-                if known is not None and known.vectors is not None and len(known.vectors) == known.parameters:
+                if known is not None and known.vectors is not None:
                     found[name] = known.vectors
-                    break
-        return found
+            if len(found) == len(subsets):
+                return before, found
+        return None, {}
 
     def _stored(self, name: str, kind: type[_T], settings: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         known = self.run.load_result(name, kind, settings)

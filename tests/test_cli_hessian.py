@@ -145,6 +145,15 @@ def test_epochs(call: Any, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "epoch 2" in call(*arguments).out
 
 
+def test_epochs_in_parallel(call: Any, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    arguments = ["--epochs", "0,1,2", "--probes", "6", "--steps", "12", "--classes", "8,9", "--json"]
+    alone = json.loads(call("hessian", str(trained), *arguments).out)["8,9"]
+    shared = json.loads(call("hessian", str(run), *arguments, "--jobs", "2").out)["8,9"]
+    assert shared == alone  # with densities no epoch depends on another
+
+
 @pytest.mark.parametrize("backend", ["pyhessian", "scipy"])
 def test_other_back_ends(call: Any, trained: Path, backend: str) -> None:
     options = ["--classes", "tail", "--probes", "6", "--steps", "0", "--json"]
@@ -202,6 +211,7 @@ def test_a_model_that_is_not_ours(call: Any, project: Path, tmp_path: Path) -> N
         (["RUN", "--blocks", "encodr"], "no trainable parameter matches 'encodr' (did you mean 'encoder'?)"),
         (["RUN", "--epochs", "0,9"], "no checkpoint of epoch 9"),
         (["RUN", "--epochs", "two"], "--epochs needs numbers"),
+        (["RUN", "--jobs", "2"], "--jobs shares out epochs"),
         (["RUN", "--epoch", "1", "--epochs", "all"], "exclude each other"),
         (["RUN", "--error", "3"], "--error is relative"),
         (["RUN", "--memory", "-1"], "--memory must not be negative"),

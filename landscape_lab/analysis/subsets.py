@@ -323,7 +323,8 @@ def data_errors(
     The forms :math:`v^\top M_i v` of all samples come from one pass for each vector, and the samples are drawn again
     with replacement. For an end of the spectrum the eigenvector is held fixed: to first order in the change of the
     matrix, that is how its eigenvalue moves. For the trace the random vectors add to the spread between samples; what
-    they add is estimated from the spread between vectors, and taken out.
+    they add is estimated from the spread between vectors, and taken out. Where too little would be left to tell it from
+    zero, the result is an upper limit instead, at most the whole spread.
 
     Args:
         op: of one subset.
@@ -352,13 +353,12 @@ def data_errors(
     n = op.samples
     draws = torch.randint(0, n, (resamples, n), generator=generator)
     spread = [float(values[draws].mean(1).std()) for values in (*ends, traces.mean(0))]
+    # What the vectors add to the spread is known well; the spread itself, of n samples, to a factor √(2/n).
     noise = float(traces.var(0).mean()) / probes / n
-    return DataError(
-        trace=max(spread[2] ** 2 - noise, 0.0) ** 0.5,
-        lambda_max=spread[0],
-        lambda_min=spread[1],
-        resamples=resamples,
-    )
+    between, margin = spread[2] ** 2 - noise, 2 * (2 / n) ** 0.5 * spread[2] ** 2
+    if between < margin:
+        between = min(max(between, 0.0) + margin, spread[2] ** 2)
+    return DataError(trace=between**0.5, lambda_max=spread[0], lambda_min=spread[1], resamples=resamples)
 
 
 def _atoms(subsets: Mapping[str, Sequence[int]], present: set[int], single: bool) -> tuple[tuple[int, ...], ...]:

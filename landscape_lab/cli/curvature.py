@@ -109,6 +109,8 @@ landscape-lab hessian --target my_project.py:make --classes each,all --check
 @click.option("--check", is_flag=True, help="Compute with the other two as well, and print the differences.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random vectors.")
 @click.option("--memory", type=float, metavar="GIB", help="Memory for kept graphs.  [default: half of what is free]")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), metavar="N",
+              help="With --epochs: processes that share the epochs, the threads and the memory.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("curvature"), show_default=True,
               help="With --target: folder for the picture and the numbers.")  # fmt: skip
 @data_root_option
@@ -135,6 +137,7 @@ def hessian(
     check: bool,
     seed: int,
     memory: float | None,
+    jobs: int,
     out: Path,
     data_root: str | None,
     device: str,
@@ -179,8 +182,14 @@ def hessian(
         study = open_study(str(run), device, data_root)
         if epochs is not None:
             chosen = study.run.checkpoints() if epochs == "all" else numbers_of("--epochs", epochs)
-            _over_epochs(study, list(chosen), subsets, each, split, samples, per_class, limit, as_json)
+            _refuse_unknown(study, chosen)
+            options = {"split": split, "samples": samples, "per_class": per_class}
+            if jobs > 1:
+                _share_out(study, data_root, sorted(chosen), subsets, each, options, limit, jobs)
+            _over_epochs(study, sorted(chosen), subsets, each, options, limit, as_json)
             return
+        if jobs > 1:
+            raise InputError("--jobs shares out epochs: give --epochs")
         source = _RunSource(study, epoch, subsets, split, samples, per_class, limit)
     if backend != "landscape-lab":
         _others(source, [backend], each, as_json)
@@ -360,31 +369,99 @@ def _draw(found: Mapping[tuple[str, str | None], Spectrum], path: Path, title: s
 # -- several epochs --------------------------------------------------------------------------------------------------
 
 
-def _over_epochs(
+def _refuse_unknown(study: Study, epochs: Sequence[int]) -> None:
+    known = study.run.checkpoints()
+    unknown = [epoch for epoch in epochs if epoch not in known]
+    if unknown:
+        there = ", ".join(map(str, known))
+        raise InputError(f"{study.run.path} holds no checkpoint of epoch {unknown[0]}; it has {there}")
+
+
+def _share_out(
     study: Study,
-    epochs: list[int],
+    data_root: str | None,
+    epochs: Sequence[int],
     subsets: Sequence[str],
     each: Sequence[CurvatureSettings],
-    split: str,
-    samples: int | None,
-    per_class: int | None,
+    options: Mapping[str, Any],
+    memory_limit: int | None,
+    jobs: int,
+) -> None:
+    """Let several processes store the results of neighbouring epochs in the run."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    import torch
+
+    from landscape_lab.analysis.memory import GraphBudget
+
+    jobs = min(jobs, len(epochs))
+    # What all together may take, as a process sees only what is free when it starts.
+    limit = (GraphBudget(study.device).left if memory_limit is None else memory_limit) // jobs
+    threads = max(1, torch.get_num_threads() // jobs)
+    shares = [epochs[len(epochs) * k // jobs : len(epochs) * (k + 1) // jobs] for k in range(jobs)]
+    with (
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
+        console.progress_bar(f"{jobs} processes: epochs", len(epochs)) as advance,
+    ):
+        waiting = {
+            pool.submit(
+                _one_share,
+                str(study.run.path),
+                str(study.device),
+                data_root,
+                share,
+                subsets,
+                each,
+                options,
+                limit,
+                threads,
+            ): len(share)
+            for share in shares
+        }
+        for done in as_completed(waiting):
+            done.result()
+            advance(waiting[done])
+
+
+def _one_share(
+    path: str,
+    device: str,
+    data_root: str | None,
+    epochs: Sequence[int],
+    subsets: Sequence[str],
+    each: Sequence[CurvatureSettings],
+    options: Mapping[str, Any],
+    memory_limit: int,
+    threads: int,
+) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    study = open_study(path, device, data_root)
+    for settings in each:
+        for epoch in epochs:
+            warm = settings.density_products == 0
+            study.spectra(subsets, epoch, settings, warm=warm, memory_limit=memory_limit, **options)
+
+
+def _over_epochs(
+    study: Study,
+    epochs: Sequence[int],
+    subsets: Sequence[str],
+    each: Sequence[CurvatureSettings],
+    options: Mapping[str, Any],
     memory_limit: int | None,
     as_json: bool,
 ) -> None:
     from landscape_lab.figures import curvature_curves, save
+    from landscape_lab.study import spread
 
-    known = study.run.checkpoints()
-    unknown = [epoch for epoch in epochs if epoch not in known]
-    if unknown:
-        raise InputError(
-            f"{study.run.path} holds no checkpoint of epoch {unknown[0]}; it has {', '.join(map(str, known))}"
-        )
     found: dict[str, dict[int, Spectrum]] = {}
-    options: dict[str, Any] = {"split": split, "samples": samples, "per_class": per_class}
     total = sum(study.spectra_cost(subsets, settings, **options) for settings in each) * len(epochs)
     with console.progress_bar(f"{len(epochs)} epochs: samples × products", total) as advance:
         for settings in each:
-            for epoch in sorted(epochs):
+            for epoch in epochs:
                 warm = settings.density_products == 0
                 one = study.spectra(
                     subsets, epoch, settings, warm=warm, memory_limit=memory_limit, progress=advance, **options
@@ -400,9 +477,7 @@ def _over_epochs(
             {name: [{"epoch": epoch, **_numbers(one)} for epoch, one in curve.items()] for name, curve in found.items()}
         )
         return
-    from landscape_lab.study import spread
-
-    shown = spread(sorted(epochs), 5)  # as many columns as a terminal has room for
+    shown = spread(epochs, 5)  # as many columns as a terminal has room for
     quantities: dict[str, Callable[[Spectrum], str]] = {
         "λ_max ± residual": lambda one: with_error(one.lambda_max, one.lambda_max_residual),
         "trace ± s.e.": lambda one: with_error(one.trace.value, one.trace.stderr),

@@ -195,8 +195,20 @@ def test_the_draw_of_the_samples_has_an_error_of_its_own(mlp: Case, operators: S
         tops.append(float(torch.linalg.eigvalsh(H)[-1]))
     assert spectrum.data.trace == pytest.approx(float(torch.tensor(traces).std()), rel=0.4)
     assert spectrum.data.lambda_max == pytest.approx(float(torch.tensor(tops).std()), rel=0.4)
-    again = data_errors(operators["all"], torch.ones(443, 2).double(), resamples=500)
-    assert again.resamples == 500
+
+
+def test_a_draw_that_the_probes_drown_is_bounded_not_zero() -> None:
+    """Samples that are all alike have no spread, but eight random vectors cannot know."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)).double()
+    X, y = torch.randn(1, 6).double().expand(20, 6), torch.zeros(20, dtype=torch.long)
+    operators = SubsetOperators(model, cross_entropy, (X, y), {"0": [0]})
+    found = data_errors(operators["0"], torch.eye(93, 2).double(), probes=8, resamples=100)
+    assert found.lambda_max == pytest.approx(0, abs=1e-12)
+    assert found.trace == pytest.approx(0, abs=1e-9)  # not even the vectors tell equal samples apart
+    unequal = torch.cat([X, X[:1] + 1e-3 * torch.randn(20, 6).double()])
+    operators = SubsetOperators(model, cross_entropy, (unequal, torch.zeros(40, dtype=torch.long)), {"0": [0]})
+    assert 0 < data_errors(operators["0"], torch.eye(93, 2).double(), probes=2, resamples=100).trace < 1e-2
 
 
 def dense_of_one(case: Case, i: int) -> Tensor:
