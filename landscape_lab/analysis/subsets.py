@@ -13,7 +13,8 @@ from landscape_lab.analysis.batches import Loss
 from landscape_lab.analysis.estimates import DataError
 from landscape_lab.analysis.lanczos import Krylov, normal_vector
 from landscape_lab.analysis.memory import GraphBudget
-from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton, Hessian, SampleOperator
+from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton, Hessian
+from landscape_lab.analysis.sample_operator import SampleOperator
 from landscape_lab.analysis.spectra import Spectrum, hessian_spectrum
 from landscape_lab.analysis.trace import (
     BLOCK,
@@ -42,7 +43,7 @@ class SubsetOperators:
     disjoint atoms :math:`M_{A \cup B} = \frac{w_A M_A + w_B M_B}{w_A + w_B}`; gradient graphs are kept once.
 
     Args:
-        model: as for :class:`~landscape_lab.analysis.operators.SampleOperator`, which also takes ``loss``,
+        model: as for :class:`~landscape_lab.analysis.sample_operator.SampleOperator`, which also takes ``loss``,
             ``parameters``, ``batch_norm``, ``batch_size`` and ``memory_limit``.
         loss: a function of ``(output, target)``.
         data: inputs ``(n, …)`` and targets ``(n, …)``.

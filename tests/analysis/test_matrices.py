@@ -9,7 +9,8 @@ from analysis_cases import Case, cross_entropy
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacrev
 
-from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton, Hessian, SampleOperator
+from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton, Hessian
+from landscape_lab.analysis.sample_operator import SampleOperator
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace, eval_mode, reestimated_statistics, swapped_statistics
 
