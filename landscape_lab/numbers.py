@@ -46,7 +46,8 @@ def with_error(value: float, error: float) -> str:
     most = max(0, 3 - _magnitude(value))
     if error == 0 or decimals > most or decimals > 7 or abs(value) >= 1e6:
         return f"{number(value, 4)} ± {number(error, 1)}"
-    return f"{value:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", MINUS)
+    rounded = round(value, decimals) + 0.0  # no minus before a zero
+    return f"{rounded:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", MINUS)
 
 
 def _magnitude(value: float) -> int:

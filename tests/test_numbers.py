@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from landscape_lab.numbers import number, with_error
+from landscape_lab.numbers import MINUS, number, with_error
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,8 @@ def test_infinities():
 )
 def test_errors_set_the_digits(value, error, written):
     assert with_error(value, error) == written
+
+
+def test_a_value_that_rounds_to_zero_has_no_sign():
+    assert with_error(-0.0004, 0.04) == "0.00 ± 0.04"
+    assert with_error(-0.04, 0.04) == f"{MINUS}0.04 ± 0.04"
