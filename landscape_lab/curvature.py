@@ -117,15 +117,19 @@ def measure(
 
 
 def class_subsets(
-    wanted: Sequence[str], known: Mapping[str, Sequence[int]], num_classes: int
+    wanted: Sequence[str],
+    known: Mapping[str, Sequence[int]],
+    num_classes: int,
+    groups: Sequence[Sequence[int]] = (),
 ) -> dict[str, tuple[int, ...]]:
     """The subsets that a user names.
 
     Args:
-        wanted: each a name or several with commas between: ``each`` (every class by itself), a name of ``known``, a
-            class number; numbers alone with commas between, such as ``0,3,7``, are one subset.
+        wanted: each a name or several with commas between: ``each`` (every class by itself), ``groups`` (every group),
+            a name of ``known``, a class number; numbers alone with commas between, such as ``0,3,7``, are one subset.
         known: name → classes, ``all`` among them.
         num_classes: the number of classes.
+        groups: the classes of each group, if there are any.
 
     Raises:
         InputError: no such subset or class, or a subset without classes.
@@ -136,6 +140,8 @@ def class_subsets(
         >>> class_subsets(["0,2"], {}, 3)
         {'0,2': (0, 2)}
     """
+    named_groups = {f"group-{g}": classes for g, classes in enumerate(groups)}
+    known = {**known, **named_groups}
     found: dict[str, tuple[int, ...]] = {}
     for text in wanted:
         parts = [part.strip() for part in text.split(",")]
@@ -143,6 +149,10 @@ def class_subsets(
         for name in [",".join(parts)] if numbers else parts:
             if name == "each":
                 found |= {str(c): (c,) for c in range(num_classes)}
+            elif name == "groups":
+                if not groups:
+                    raise InputError("this was trained without groups: it has classes, head, tail and all")
+                found |= {group: tuple(classes) for group, classes in named_groups.items()}
             elif name in known:
                 if not known[name]:
                     raise InputError(f"there is no class in {name!r} here")

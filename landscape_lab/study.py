@@ -151,7 +151,7 @@ class Study:
         errors cover the draw.
         """
         epoch = self.epoch(epoch)
-        chosen = self.subset_classes(subsets)
+        wanted = chosen = self.subset_classes(subsets)
         common = {"epoch": epoch, "split": split, "samples": samples, "per_class": per_class, **settings.stored()}
         if not settings.density_products:
             # Their traces come from vectors that depend on all of them.
@@ -191,7 +191,7 @@ class Study:
                 progress=progress,
                 done=done,
             )
-        return {name: found[name] for name in self.subset_classes(subsets)}
+        return {name: found[name] for name in wanted}
 
     def spectra_cost(
         self,
@@ -219,21 +219,9 @@ class Study:
         Raises:
             InputError: no such subset, no such class, or a subset without classes.
         """
-        known: dict[str, Sequence[int]] = dict(self.subsets)
         groups = list(self.run.info["groups"].values())
-        if groups:
-            known |= {f"group-{g}": classes for g, classes in enumerate(groups[-1])}
-        texts = []
-        for text in subsets:
-            parts = text.split(",")
-            if "groups" in parts:
-                if not groups:
-                    raise InputError(f"{self.run.path} was trained without groups: it has classes, head, tail and all")
-                place = parts.index("groups")
-                parts[place : place + 1] = [f"group-{g}" for g in range(len(groups[-1]))]
-            texts.append(",".join(parts))
         try:
-            return class_subsets(texts, known, self.dataset.num_classes)
+            return class_subsets(subsets, self.subsets, self.dataset.num_classes, groups[-1] if groups else ())
         except InputError as error:
             counts = ", ".join(map(str, self.run.info["class_counts"]))
             raise InputError(f"{error}; the class counts of {self.run.path} are {counts}") from None

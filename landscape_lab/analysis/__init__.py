@@ -13,15 +13,16 @@ from landscape_lab.analysis.features import FeatureQuality, encode, feature_qual
 from landscape_lab.analysis.gradients import GradientSimilarity, gradient_similarity
 from landscape_lab.analysis.lanczos import Eigenpairs, top_eigenpairs
 from landscape_lab.analysis.losses import Objective
-from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton, Hessian, Operator
+from landscape_lab.analysis.operators import MATRICES, Combination, Fisher, GaussNewton, Hessian, Matrix, Operator
 from landscape_lab.analysis.sample_operator import SampleOperator
 from landscape_lab.analysis.spectra import SpectralDensity, Spectrum, hessian_spectrum, spectral_density
-from landscape_lab.analysis.subsets import Matrix, SubsetOperators, subset_spectra, subset_traces
+from landscape_lab.analysis.subsets import SubsetOperators, subset_spectra, subset_traces
 from landscape_lab.analysis.surface import Line, Plane, Surface, evaluate
 from landscape_lab.analysis.trace import TraceEstimate, trace
 from landscape_lab.analysis.trajectory import Trajectory, pca_plane, plane_through, project
 
 __all__ = [
+    "MATRICES",
     "Batches",
     "Combination",
     "Comparison",

@@ -224,5 +224,4 @@ def _affine(
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
-    shape = (1, -1) + (1,) * (input.dim() - 2)
-    return input * scale.view(shape) + shift.view(shape)
+    return _by_channel(input, scale, shift)

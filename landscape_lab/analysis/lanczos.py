@@ -196,8 +196,8 @@ class Krylov:
         :math:`K_m(\lambda_{\max}) \le 1/q` therefore has a probability of at least 95 %, and :math:`K_m` grows
         beyond the largest Ritz value. The bound fails in at most one case of twenty: where the start has too small a
         part of the eigenvector, which the residual mostly shows. Where only a share ``f`` of the squared length is
-        random, the point is
-        ``f q``: a symmetric unimodal law is most concentrated at zero when it is centred there (Anderson).
+        random, the point is ``f q``: a symmetric unimodal law is most concentrated at zero when it is centred there
+        (Anderson).
 
         Returns:
             The lower bound and the upper one, ten roundings of the largest magnitude beyond the roots.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -12,13 +13,14 @@ from torch.func import jvp
 
 from landscape_lab.analysis.batches import Batches, Loss
 from landscape_lab.analysis.kernels import CheapSecondDerivatives
-from landscape_lab.analysis.losses import Objective
 from landscape_lab.analysis.memory import GraphBudget
 from landscape_lab.analysis.sample_operator import Product, SampleOperator
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
 
-__all__ = ["Combination", "Fisher", "GaussNewton", "Hessian", "Operator"]
+__all__ = ["MATRICES", "Combination", "Fisher", "GaussNewton", "Hessian", "Matrix", "Operator"]
+
+Matrix = Literal["hessian", "ggn", "fisher", "fisher-true"]
 
 
 class Operator(Protocol):
@@ -178,7 +180,7 @@ class Fisher(_OuterOperator):
     def __init__(
         self,
         model: nn.Module,
-        loss: Loss | Objective,
+        loss: Loss,
         batches: Batches,
         *,
         kind: Literal["empirical", "true"] = "empirical",
@@ -224,6 +226,15 @@ class Fisher(_OuterOperator):
             return torch.einsum("cb,cbo->bo", along, slopes)
 
         return product
+
+
+MATRICES: dict[Matrix, Callable[..., SampleOperator]] = {
+    "hessian": Hessian,
+    "ggn": GaussNewton,
+    "fisher": Fisher,
+    "fisher-true": partial(Fisher, kind="true"),
+}
+"""The matrices by name."""
 
 
 class Combination:

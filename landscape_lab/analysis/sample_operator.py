@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -78,6 +78,7 @@ class SampleOperator(ABC):
         batch_size: samples in a part.
         space: the parameters.
         name: what it is, for results.
+        budget: the bytes that are left for kept graphs.
 
     Raises:
         InputError: there are no samples, they change between readings (random augmentation), the model is random in
@@ -90,7 +91,7 @@ class SampleOperator(ABC):
     def __init__(
         self,
         model: nn.Module,
-        loss: Loss | Objective,
+        loss: Loss,
         batches: Batches,
         *,
         parameters: ParameterSpace | str | None = None,
@@ -109,12 +110,12 @@ class SampleOperator(ABC):
         self.device = self.space.device
         self.batch_norm: BatchNormPolicy = batch_norm
         self._batches = batches_of(batches, batch_size or _MOST.get(self.device.type, 256))
-        _refuse_empty(self._batches)
+        self.samples = count_samples(self._batches)
         self._graphs: dict[int, tuple[Product, int]] = {}
         self._state: object = None
         self._walked = False
         budget = memory_limit if isinstance(memory_limit, GraphBudget) else GraphBudget(self.device, memory_limit)
-        self._budget = budget
+        self.budget = budget
         self._statistics: Mapping[str, Tensor] = {}
         self._objective, self.channels_last = self._tried(loss)
         if batch_norm == "reestimated":
@@ -195,6 +196,7 @@ class SampleOperator(ABC):
         """
         other = copy.copy(self)
         other._batches = batches_of(batches, self.batch_size)
+        other.samples = count_samples(other._batches)
         other._graphs = {}
         other._lay_out()
         other._weigh()
@@ -206,7 +208,6 @@ class SampleOperator(ABC):
             self._batches = [(_channels_last(inputs), targets) for inputs, targets in self._batches]
 
     def _weigh(self) -> None:
-        self.samples = count_samples(self._batches)
         total = sum(self._objective.weight(targets) for _, targets in self._batches)
         self.weight = 1.0 if self._objective.is_sum else total
         if not self.weight:
@@ -225,7 +226,7 @@ class SampleOperator(ABC):
     def release(self) -> None:
         """Forget the kept graphs, which the next product builds again."""
         for _, size in self._graphs.values():
-            self._budget.give(size)
+            self.budget.give(size)
         self._graphs.clear()
 
     def __del__(self) -> None:
@@ -299,12 +300,12 @@ class SampleOperator(ABC):
         if index < 0 or not isinstance(self._batches, list):
             return
         size = self._graph_size * samples
-        if self._budget.take(size):
+        if self.budget.take(size):
             self._graphs[index] = product, size
 
     def _drop_stale_graphs(self) -> None:
         """Forget the kept graphs if the model has changed since they were built."""
-        tensors = [*self.space.parameters, *self._model.parameters(), *self._model.buffers()]
+        tensors = [*self._model.parameters(), *self._model.buffers()]
         vector = self.space.vector()
         # Writing to .data changes neither address nor version.
         state = [(t.data_ptr(), t._version) for t in tensors], float(vector.sum()), float(vector.norm())
@@ -322,10 +323,8 @@ class SampleOperator(ABC):
 
     # -- what is tried first ---------------------------------------------------------------------------------
 
-    def _tried(self, loss: Loss | Objective) -> tuple[Objective, bool]:
+    def _tried(self, loss: Loss) -> tuple[Objective, bool]:
         """How the loss averages, and whether the model takes channels-last images; refuses random models."""
-        if isinstance(loss, Objective):
-            return loss, _has_convolutions(self._model) and self.device.type == "cpu"
         channels_last = self.device.type == "cpu" and _has_convolutions(self._model)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self._evaluating(), torch.no_grad(), _in_the_users_words():
@@ -399,11 +398,6 @@ def _space_of(model: nn.Module, parameters: ParameterSpace | str | None) -> Para
     return ParameterSpace(model, None if parameters is None else matching(model, parameters))
 
 
-def _refuse_empty(batches: Iterable[Part]) -> None:
-    if isinstance(batches, list) and not sum(len(inputs) for inputs, _ in batches):
-        count_samples(batches)
-
-
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
@@ -426,6 +420,6 @@ def _explained(error: RuntimeError) -> Exception:
     """An error of automatic differentiation in the user's words, or the error itself."""
     text = str(error)
     signs = ("once_differentiable", "twice", "derivative for", "does not require grad", "not implemented for")
-    if isinstance(error, InputError) or not any(sign in text for sign in signs):
+    if not any(sign in text for sign in signs):
         return error
     return InputError(f"the loss or the model has no second derivative: {text.splitlines()[0]}")

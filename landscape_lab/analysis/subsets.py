@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from landscape_lab.analysis.batches import Loss
 from landscape_lab.analysis.estimates import DataError
 from landscape_lab.analysis.lanczos import Krylov, normal_vector
-from landscape_lab.analysis.memory import GraphBudget
-from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton, Hessian
+from landscape_lab.analysis.operators import MATRICES, Combination, Matrix
 from landscape_lab.analysis.sample_operator import SampleOperator
 from landscape_lab.analysis.spectra import Spectrum, hessian_spectrum
 from landscape_lab.analysis.trace import (
@@ -28,10 +26,8 @@ from landscape_lab.analysis.trace import (
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
 
-__all__ = ["MATRICES", "Matrix", "SubsetOperators", "data_errors", "subset_spectra", "subset_traces"]
+__all__ = ["SubsetOperators", "data_errors", "subset_spectra", "subset_traces"]
 
-Matrix = Literal["hessian", "ggn", "fisher", "fisher-true"]
-MATRICES: tuple[Matrix, ...] = ("hessian", "ggn", "fisher", "fisher-true")
 Progress = Callable[[int], None]
 
 
@@ -91,13 +87,19 @@ class SubsetOperators:
                 raise InputError(f"the subset {name!r} holds no samples: choose classes that the data contain")
         self.atoms = _atoms(self.subsets, present, single=counts is not None)
         used = torch.isin(labels, torch.tensor([c for atom in self.atoms for c in atom], device=labels.device))
-        budget = _budget(parameters, model, memory_limit)
         # Batches that mix the classes show how the loss averages over them.
         order = torch.randperm(int(used.sum()), generator=torch.Generator().manual_seed(0)).to(targets.device)
         mixed = inputs[used][order], targets[used][order]
-        whole = _operator(operator, model, loss, mixed, parameters, batch_norm, batch_size, budget)
-        self._budget, self._bytes = budget, whole.graph_bytes
-        self._free = budget.left
+        whole = MATRICES[operator](
+            model,
+            loss,
+            mixed,
+            parameters=parameters,
+            batch_norm=batch_norm,
+            batch_size=batch_size,
+            memory_limit=memory_limit,
+        )
+        self._bytes, self._free = whole.graph_bytes, whole.budget.left
         self.atom_operators: tuple[SampleOperator, ...] = ()
         for atom in self.atoms:
             member = torch.isin(labels, torch.tensor(atom, device=labels.device))
@@ -370,29 +372,3 @@ def _atoms(subsets: Mapping[str, Sequence[int]], present: set[int], single: bool
         if key:
             groups.setdefault((c,) if single else key, []).append(c)
     return tuple(map(tuple, groups.values()))
-
-
-def _budget(parameters: ParameterSpace | str | None, model: nn.Module, limit: int | None) -> GraphBudget:
-    device = parameters.device if isinstance(parameters, ParameterSpace) else next(model.parameters()).device
-    return GraphBudget(device, limit)
-
-
-def _operator(
-    matrix: Matrix,
-    model: nn.Module,
-    loss: Loss,
-    data: tuple[Tensor, Tensor],
-    parameters: ParameterSpace | str | None,
-    batch_norm: BatchNormPolicy,
-    batch_size: int | None,
-    budget: GraphBudget,
-) -> SampleOperator:
-    if matrix in ("fisher", "fisher-true"):
-        return Fisher(
-            model, loss, data, kind="empirical" if matrix == "fisher" else "true", parameters=parameters,
-            batch_norm=batch_norm, batch_size=batch_size, memory_limit=budget,
-        )  # fmt: skip
-    kind = Hessian if matrix == "hessian" else GaussNewton
-    return kind(
-        model, loss, data, parameters=parameters, batch_norm=batch_norm, batch_size=batch_size, memory_limit=budget
-    )

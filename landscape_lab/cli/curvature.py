@@ -15,6 +15,7 @@ from landscape_lab.cli.options import (
     Command,
     data_root_option,
     device_option,
+    epoch_option,
     json_option,
     numbers_of,
     open_study,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["hessian"]
 
 Progress = Callable[[int], None]
-BACKENDS = ("landscape-lab", "pyhessian", "scipy")
 
 EXAMPLE = """
 landscape-lab hessian runs/digits-lt-erm-seed0 --classes each,head,tail,all
@@ -50,7 +50,7 @@ landscape-lab hessian --target my_project.py:make --classes each,all --check
     metavar="MODULE:FUNCTION",
     help="Instead of a run: a function that returns (model, loss, batches), in a module or a file.",
 )
-@click.option("--epoch", type=int, metavar="N", help="Checkpoint to look at.  [default: the last]")
+@epoch_option
 @click.option("--epochs", metavar="all|N,N,…", help="Several checkpoints, each starting from the one before.")
 @click.option(
     "--classes",
@@ -101,7 +101,7 @@ landscape-lab hessian --target my_project.py:make --classes each,all --check
               help="Draw the samples again N times, for the error that their draw leaves.")  # fmt: skip
 @click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=click.Choice(["landscape-lab", "pyhessian", "scipy"]),
     default="landscape-lab",
     show_default=True,
     help="Who computes: us, PyHessian, or scipy's eigsh (no trace).",
@@ -192,7 +192,7 @@ def hessian(
             raise InputError("--jobs shares out epochs: give --epochs")
         source = _RunSource(study, epoch, subsets, split, samples, per_class, limit)
     if backend != "landscape-lab":
-        _others(source, [backend], each, as_json)
+        _by_another(source, backend, each, as_json)
         return
     found: dict[tuple[str, str | None], Spectrum] = {}
     for settings in each:
@@ -497,23 +497,29 @@ def _over_epochs(
 def _reference(
     backend: str, part: tuple[nn.Module, Loss, tuple[Tensor, Tensor]], settings: CurvatureSettings
 ) -> Reference:
-    from landscape_lab.analysis import Fisher, GaussNewton, Hessian, pyhessian_reference, scipy_reference
+    from landscape_lab.analysis import MATRICES, pyhessian_reference, scipy_reference
 
     model, loss, data = part
-    if backend == "pyhessian":
-        if settings.operator != "hessian" or settings.block or settings.batch_norm != "running":
-            raise InputError("PyHessian knows only the whole Hessian with running BatchNorm statistics")
-        steps = settings.density_products
-        return pyhessian_reference(
-            model, loss, data, trace_products=settings.trace_products, density_steps=max(steps // 2, 0),
-            density_runs=2 if steps else 0, seed=settings.seed,
-        )  # fmt: skip
-    options: dict[str, Any] = {"parameters": settings.block, "batch_norm": settings.batch_norm}
-    if settings.operator.startswith("fisher"):
-        kind: Any = "true" if settings.operator == "fisher-true" else "empirical"
-        return scipy_reference(Fisher(model, loss, data, kind=kind, **options), seed=settings.seed)
-    matrix = Hessian if settings.operator == "hessian" else GaussNewton
-    return scipy_reference(matrix(model, loss, data, **options), seed=settings.seed)
+    if backend == "scipy":
+        op = MATRICES[settings.operator](model, loss, data, parameters=settings.block, batch_norm=settings.batch_norm)
+        return scipy_reference(op, seed=settings.seed)
+    if not _plain(settings):
+        raise InputError("PyHessian knows only the whole Hessian with running BatchNorm statistics")
+    steps = settings.density_products
+    return pyhessian_reference(
+        model,
+        loss,
+        data,
+        trace_products=settings.trace_products,
+        density_steps=steps // 2,
+        density_runs=2 if steps else 0,
+        seed=settings.seed,
+    )
+
+
+def _plain(settings: CurvatureSettings) -> bool:
+    """Whether PyHessian can do it."""
+    return settings.operator == "hessian" and not settings.block and settings.batch_norm == "running"
 
 
 def _checked(
@@ -524,7 +530,7 @@ def _checked(
     results = {}
     parts = source.parts()
     for settings in each:
-        plain = settings.operator == "hessian" and not settings.block and settings.batch_norm == "running"
+        plain = _plain(settings)
         if not plain:
             console.note("PyHessian knows only the whole Hessian with running statistics: checked by scipy alone")
         for name, part in parts.items():
@@ -534,16 +540,15 @@ def _checked(
     return results
 
 
-def _others(source: _Source, backends: Sequence[str], each: Sequence[CurvatureSettings], as_json: bool) -> None:
+def _by_another(source: _Source, backend: str, each: Sequence[CurvatureSettings], as_json: bool) -> None:
     found = {
-        (_label(name, settings.block), backend): _reference(backend, part, settings)
-        for backend in backends
+        _label(name, settings.block): _reference(backend, part, settings)
         for settings in each
         for name, part in source.parts().items()
     }
     if as_json:
         keys = ("backend", "lambda_max", "lambda_min", "trace", "trace_stderr", "products", "seconds")
-        console.result({name: {key: getattr(one, key) for key in keys} for (name, _), one in found.items()})
+        console.result({name: {key: getattr(one, key) for key in keys} for name, one in found.items()})
         return
     rows = [
         [
@@ -553,10 +558,10 @@ def _others(source: _Source, backends: Sequence[str], each: Sequence[CurvatureSe
             str(one.products),
             f"{one.seconds:.1f} s",
         ]
-        for (name, _), one in found.items()
+        for name, one in found.items()
     ]
     console.table(
-        f"{source.title}, by {' and '.join(backends)}",
+        f"{source.title}, by {backend}",
         ["classes", "λ_max", "λ_min", "trace ± s.e.", "products", "time"],
         rows,
     )

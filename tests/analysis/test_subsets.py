@@ -5,8 +5,8 @@ import torch
 from analysis_cases import Case, cross_entropy
 from torch import Tensor, nn
 
-from landscape_lab.analysis.operators import Combination, Fisher, GaussNewton
-from landscape_lab.analysis.subsets import MATRICES, SubsetOperators, data_errors, subset_spectra, subset_traces
+from landscape_lab.analysis.operators import MATRICES, Combination, Fisher, GaussNewton
+from landscape_lab.analysis.subsets import SubsetOperators, data_errors, subset_spectra, subset_traces
 from landscape_lab.errors import InputError
 
 EACH = {str(c): [c] for c in range(5)}
