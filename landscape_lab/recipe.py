@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -30,6 +30,7 @@ __all__ = [
     "GkpRecipe",
     "GroupsRecipe",
     "GsaRecipe",
+    "LossRecipe",
     "Method",
     "ModelRecipe",
     "QualityRecipe",
@@ -39,13 +40,14 @@ __all__ = [
     "differences",
     "load_recipe",
     "parse_assignment",
+    "preset_names",
     "read_recipe",
     "recipe_names",
     "rescaled",
     "write_recipe",
 ]
 
-Method = Literal["erm", "sam", "gsa", "gsa-proj", "gkp", "gkp-gsa"]
+Method = Literal["erm", "sam", "gsa", "gsa-proj", "gkp", "gkp-sam", "gkp-gsa", "gkp-gsa-proj"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -78,6 +80,10 @@ class DataRecipe(_Table, frozen=True):
     """Zero pixels added on each side before a random crop; 0: no crop."""
     flip: bool = True
     """Flip half of the training images left to right."""
+    autoaugment: bool = False
+    """[S] 42: apply the CIFAR-10 policy of AutoAugment (Cubuk et al., CVPR 2019) to the classified view."""
+    cutout: Natural = 0
+    """Side of the square that is blacked out in the classified view (DeVries and Taylor 2017); 0: none."""
 
 
 class ModelRecipe(_Table, frozen=True):
@@ -87,6 +93,10 @@ class ModelRecipe(_Table, frozen=True):
     width: Count = 16
     classifier: Literal["linear", "cosine"] = "linear"
     cosine_scale: Positive = 30.0
+    projection: bool = False
+    """Add BCL's two projection heads, for features and for class prototypes."""
+    projection_hidden: Count = 512
+    projection_dim: Count = 128
 
     def __post_init__(self) -> None:
         if self.depth < 8 or (self.depth - 2) % 6:
@@ -109,12 +119,33 @@ class TrainingRecipe(_Table, frozen=True):
     milestones: tuple[Natural, ...] = (160, 180)
     decay: Positive = 0.01
     """Factor at each milestone (LDAM's recipe: 0.01, then 0.0001)."""
+    channels_last: bool = True
+    """Memory layout of images and activations; faster, and rounds differently."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the passes; sums, the optimiser and the perturbations stay in float32."""
     checkpoint_every: Count = 10
     """Epochs between saved checkpoints; the initialisation and the last epoch are always saved."""
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must increase, got {list(self.milestones)}")
+
+
+class LossRecipe(_Table, frozen=True):
+    """The base loss: cross-entropy, or BCL (Zhu et al., CVPR 2022), which adds contrast between views."""
+
+    name: Literal["cross-entropy", "bcl"] = "cross-entropy"
+    logit_adjustment: NonNegative = 0.0
+    """τ: the logits of the training loss are raised by τ log π, π the classes' shares (Menon et al. 2021)."""
+    classification_weight: NonNegative = 2.0
+    """BCL: weight of the cross-entropy of the classified view."""
+    contrast_weight: NonNegative = 0.6
+    """BCL: weight of the balanced contrastive loss of the other two views."""
+    temperature: Positive = 0.1
+    contrast_views: Literal["simaugment", "crop-flip"] = "simaugment"
+    """BCL: what makes the other two views: resized crop, flip, colour jitter and greyscale; or crop and flip."""
+    blur: bool = False
+    """Blur half of the ``simaugment`` views; implementations of BCL on CIFAR differ in this."""
 
 
 class SamRecipe(_Table, frozen=True):
@@ -140,14 +171,19 @@ class GroupsRecipe(_Table, frozen=True):
     """[S] 9: epochs between two groupings."""
     size: Literal["samples", "classes"] = "samples"
     """[S] 1: what |G_g| counts in Eq. 6, 13 and 15."""
+    statistics: bool = False
+    """[S] 4: BatchNorm's running statistics count in the affinity, too (released code)."""
+    bank_mebibytes: Natural = 1024
+    """Memory for the bank's encoders, in MiB; those beyond it are read from the run's files when needed."""
 
 
 class GsaRecipe(_Table, frozen=True):
     """Grouped Sharpness Aware (paper, section 4.3, Eq. 11 to 15)."""
 
-    global_gradient: Literal["project-batch", "project-ema", "subtract-ema"] = "project-batch"
-    """[S] 21: what Eq. 12 removes: the projection on the batch's gradient, on its moving average, or
-    (released code) the moving average itself."""
+    global_gradient: Literal["project-batch", "project-ema", "subtract-ema", "accumulated-ema"] = "project-batch"
+    """[S] 21: what Eq. 12 removes: the projection on the batch's gradient, on its moving average, or the moving
+    average itself (F-SAM). ``accumulated-ema`` is the released code: each group in turn subtracts its own average
+    from one gradient, the sum over groups, that the groups before it have changed."""
     ema_decay: Share = 0.9
     radius_scale: Positive = 1e-2
     """[S] 27: Z, with which ρ* of Eq. 13 is multiplied in Eq. 14."""
@@ -164,8 +200,18 @@ class GsaRecipe(_Table, frozen=True):
     """[S] 19, 20: weight of a group's mean loss: n_g / B, or 1."""
     regulariser: Literal["none", "constant-rho"] = "none"
     """[S] 25: the second term of Eq. 15."""
-    passes: Literal["exact", "merged"] = "exact"
-    """[S] 35: a perturbed pass for each group, or one for the weighted sum of their perturbations."""
+    contrast: Literal["anchors", "within-group"] = "anchors"
+    """[S] 33: BCL's contrast in a group's ascent: the group's anchors against the whole batch, so that groups
+    add up to BCL; or against the group and the prototypes alone (released code)."""
+    passes: Literal["exact", "merged", "stochastic"] = "exact"
+    """[S] 35: a perturbed pass for each group; one for the weighted sum of their perturbations; or one for a
+    group drawn at random, corrected so that the mean over draws is ``exact``."""
+    every: Count = 1
+    """Perturb at every k-th step only."""
+    between: Literal["reuse", "plain"] = "reuse"
+    """At the other steps: add the last difference between perturbed and plain gradient, or do not."""
+    ascent_views: Literal["all", "first"] = "all"
+    """BCL: the views from which the groups' gradients of Eq. 11 are taken; ``first``: the classified one."""
 
     def __post_init__(self) -> None:
         if self.rho_max < self.rho_min:
@@ -180,8 +226,8 @@ class GkpRecipe(_Table, frozen=True):
     alpha_max: Share = 0.95
     """[S] 37: α at the start and at the end of Eq. 20."""
     alpha_min: Share = 0.6
-    parameters: Literal["encoder", "all"] = "encoder"
-    """[S] 4: what the memory bank stores and the penalty holds."""
+    parameters: Literal["encoder", "all-but-classifier", "all"] = "encoder"
+    """[S] 4: what the memory bank stores and the penalty holds; released code: all but the classifier."""
     weight: Literal["one", "share"] = "one"
     """Weight of L_gkp^g in Eq. 16: 1 as printed, or the group's share of the training set."""
     fisher: Literal["empirical", "true", "batch-mean"] = "empirical"
@@ -212,6 +258,8 @@ class QualityRecipe(_Table, frozen=True):
 class EvaluationRecipe(_Table, frozen=True):
     """What counts as head and tail, and how evaluation is batched."""
 
+    validation_share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Share of each class's training images held out to choose the best epoch; 0: none, the last epoch counts."""
     head_tail_fraction: Annotated[float, msgspec.Meta(gt=0, le=0.5)] = 0.2
     """Head: this share of the classes, those with most training images; tail: those with fewest."""
     batch_size: Count = 512
@@ -224,6 +272,7 @@ class Recipe(_Table, frozen=True):
     method: Method = "erm"
     seed: Natural = 0
     model: ModelRecipe = ModelRecipe()
+    loss: LossRecipe = LossRecipe()
     training: TrainingRecipe = TrainingRecipe()
     sam: SamRecipe = SamRecipe()
     groups: GroupsRecipe = GroupsRecipe()
@@ -237,16 +286,18 @@ class Recipe(_Table, frozen=True):
             raise ValueError(
                 f"method {self.method!r} groups all classes: it needs data.classes = 'all', got {self.data.classes!r}"
             )
-        if self.method == "gsa-proj" and self.gsa.global_gradient == "subtract-ema":
+        if self.method.endswith("gsa-proj") and not self.gsa.global_gradient.startswith("project"):
             raise ValueError(
-                "method 'gsa-proj' perturbs along the projection of Eq. 12, which "
-                "gsa.global_gradient = 'subtract-ema' does not have: use another method or reading"
+                f"method {self.method!r} perturbs along the projection of Eq. 12, which "
+                f"gsa.global_gradient = {self.gsa.global_gradient!r} does not have: use another method or reading"
             )
+        if self.loss.name == "bcl" and not self.model.projection:
+            raise ValueError("loss.name = 'bcl' needs projection heads: set model.projection = true")
 
     @property
     def uses_groups(self) -> bool:
         """Whether the method needs the memory bank and its groups."""
-        return self.method not in ("erm", "sam")
+        return self.uses_gkp or self.uses_gsa
 
     @property
     def uses_gkp(self) -> bool:
@@ -258,21 +309,41 @@ class Recipe(_Table, frozen=True):
         """Whether the method perturbs each group by Eq. 14."""
         return "gsa" in self.method
 
+    @property
+    def uses_sam(self) -> bool:
+        """Whether the method perturbs the whole batch as SAM does."""
+        return self.method.endswith("sam")
+
+    @property
+    def label(self) -> str:
+        """Base loss and method as tables name them: ``CE``, ``BCL+GKP+GSA``."""
+        base = {"cross-entropy": "CE", "bcl": "BCL"}[self.loss.name]
+        parts = self.method.upper().replace("GSA-PROJ", "GSA_proj").split("-")
+        return "+".join([base, *(part.replace("_", "-") for part in parts if part != "ERM")])
+
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes that come with the package: ``data-method``."""
-    return tuple(f"{base}-{method}" for base in sorted(_bases()) for method in METHODS)
+    return tuple(f"{base}-{method}" for base in sorted(_texts()) for method in METHODS)
 
 
-def load_recipe(name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+def preset_names() -> tuple[str, ...]:
+    """The presets that come with the package: sets of fields that are put over a recipe."""
+    return tuple(sorted(_texts("presets")))
+
+
+def load_recipe(
+    name: str | Path, changes: Mapping[str, Any] | None = None, presets: Sequence[str] = ()
+) -> Recipe:
     """Load a recipe by name (``digits-lt-gkp-gsa``) or from a TOML file.
 
     Args:
         name: a name from :func:`recipe_names`, or the path of a ``.toml`` file.
-        changes: dotted field to value, e.g. ``{"training.epochs": 20}``, put over what the recipe says.
+        changes: dotted field to value, e.g. ``{"training.epochs": 20}``, put over recipe and presets.
+        presets: names from :func:`preset_names`, put over what the recipe says, in this order.
 
     Raises:
-        InputError: no such recipe or field, or a value that the field refuses.
+        InputError: no such recipe, preset or field, or a value that the field refuses.
     """
     text = str(name)
     if text.endswith(".toml"):
@@ -284,7 +355,7 @@ def load_recipe(name: str | Path, changes: Mapping[str, Any] | None = None) -> R
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not valid TOML: {error}") from None
     else:
-        bases = _bases()
+        bases = _texts()
         match = [base for base in bases if text in {f"{base}-{method}" for method in METHODS}]
         if not match:
             names = recipe_names()
@@ -293,6 +364,13 @@ def load_recipe(name: str | Path, changes: Mapping[str, Any] | None = None) -> R
             raise InputError(f"there is no recipe {text!r}{hint}")
         content = tomllib.loads(bases[match[0]])
         content["method"] = text.removeprefix(f"{match[0]}-")
+    known_presets = _texts("presets")
+    for preset in presets:
+        if preset not in known_presets:
+            hint = nearest(preset, known_presets) or f"; known: {', '.join(sorted(known_presets))}"
+            raise InputError(f"there is no preset {preset!r}{hint}")
+        for field, value in _flat(tomllib.loads(known_presets[preset])).items():
+            _assign(content, field, value)
     for field, value in (changes or {}).items():
         _assign(content, field, value)
     return _convert(content)
@@ -357,8 +435,9 @@ def differences(first: Recipe, second: Recipe) -> list[str]:
     return [field for field in ours if field != "data.root" and ours[field] != theirs.get(field)]
 
 
-def _bases() -> dict[str, str]:
-    folder = importlib.resources.files("landscape_lab") / "recipes"
+def _texts(*below: str) -> dict[str, str]:
+    """The TOML files of the package's recipes, or of a folder below them, by name."""
+    folder = importlib.resources.files("landscape_lab").joinpath("recipes", *below)
     return {
         entry.name.removesuffix(".toml"): entry.read_text()
         for entry in folder.iterdir()
