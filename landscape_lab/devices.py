@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from landscape_lab.errors import InputError
 
-__all__ = ["describe", "resolve_device"]
+__all__ = ["describe", "resolve_device", "tf32"]
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -40,6 +42,17 @@ def resolve_device(name: str = "auto") -> torch.device:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Within the block, CUDA convolutions and matrix products may round their inputs to TF32, or may not."""
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
 
 
 def describe(device: torch.device) -> str:

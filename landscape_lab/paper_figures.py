@@ -36,14 +36,6 @@ NEEDS = {
     6: ("standard", "ours"),
     9: ("standard", "ours"),
 }
-NAMES = {
-    "erm": "CE",
-    "sam": "SAM",
-    "gsa": "CE+GSA",
-    "gsa-proj": "CE+GSA-proj",
-    "gkp": "CE+GKP",
-    "gkp-gsa": "CE+GKP+GSA",
-}
 
 
 @dataclass(frozen=True)
@@ -114,9 +106,8 @@ class FigureMaker:
         self.surface_steps, self.extent = surface_steps, extent
 
     def name(self, role: str) -> str:
-        """What a run is called in the pictures: its method."""
-        method = self.studies[role].run.recipe.method
-        return NAMES.get(method, method)
+        """What a run is called in the pictures: its base loss and method."""
+        return self.studies[role].run.recipe.label
 
     def draw(self, number: int) -> Picture:
         """Analyse what figure 1, 2, 6 or 9 needs, draw it and save it as PNG, PDF and SVG.

@@ -173,7 +173,7 @@ class GroupsRecipe(_Table, frozen=True):
     """[S] 1: what |G_g| counts in Eq. 6, 13 and 15."""
     statistics: bool = False
     """[S] 4: BatchNorm's running statistics count in the affinity, too (released code)."""
-    bank_mebibytes: Natural = 1024
+    bank_mebibytes: Natural = 128
     """Memory for the bank's encoders, in MiB; those beyond it are read from the run's files when needed."""
 
 
@@ -216,6 +216,10 @@ class GsaRecipe(_Table, frozen=True):
     def __post_init__(self) -> None:
         if self.rho_max < self.rho_min:
             raise ValueError(f"rho_max must be at least rho_min, got {self.rho_max} < {self.rho_min}")
+        if self.passes == "stochastic" and self.global_gradient == "accumulated-ema":
+            raise ValueError("passes = 'stochastic' draws one group, global_gradient = 'accumulated-ema' needs all")
+        if self.passes == "stochastic" and self.ascent_views == "first":
+            raise ValueError("passes = 'stochastic' needs all views' gradients: ascent_views = 'first' saves nothing")
 
 
 class GkpRecipe(_Table, frozen=True):
@@ -230,6 +234,9 @@ class GkpRecipe(_Table, frozen=True):
     """[S] 4: what the memory bank stores and the penalty holds; released code: all but the classifier."""
     weight: Literal["one", "share"] = "one"
     """Weight of L_gkp^g in Eq. 16: 1 as printed, or the group's share of the training set."""
+    max_step: Positive = 1.0
+    """Bound on η (1 - α) a_i, a_i the penalty's curvature along parameter i: a plain step reaches at most the
+    anchor. Explicit steps with momentum β diverge beyond 2 (1 + β). ``inf``: no bound, as printed."""
     fisher: Literal["empirical", "true", "batch-mean"] = "empirical"
     """[S] 16: per-sample gradients of the label, of a label drawn from the model, or the square of a
     batch's mean gradient."""
@@ -332,9 +339,7 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(_texts("presets")))
 
 
-def load_recipe(
-    name: str | Path, changes: Mapping[str, Any] | None = None, presets: Sequence[str] = ()
-) -> Recipe:
+def load_recipe(name: str | Path, changes: Mapping[str, Any] | None = None, presets: Sequence[str] = ()) -> Recipe:
     """Load a recipe by name (``digits-lt-gkp-gsa``) or from a TOML file.
 
     Args:

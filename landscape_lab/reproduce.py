@@ -19,7 +19,7 @@ from landscape_lab.errors import InputError
 from landscape_lab.figures import Table, write_page
 from landscape_lab.files import write_json, write_text
 from landscape_lab.numbers import with_error
-from landscape_lab.paper_figures import NAMES, NEEDS, FigureMaker, Picture
+from landscape_lab.paper_figures import NEEDS, FigureMaker, Picture
 from landscape_lab.recipe import Recipe, load_recipe, rescaled
 from landscape_lab.run import Run
 from landscape_lab.study import Study
@@ -129,10 +129,10 @@ def _table(
     dataset: Dataset,
 ) -> Table:
     rows = []
-    for role, method in ROLES.items():
+    for role in ROLES:
         chosen = [runs[role, seed] for seed in seeds]
         accuracies = [run.metrics()[-1]["test"]["accuracy"] for run in chosen]
-        row = [NAMES[method]]
+        row = [chosen[0].recipe.label]
         for shot in SHOTS:
             values = [accuracy[shot] for accuracy in accuracies]
             row.append(_accuracy(values, chosen[0], shot, dataset))
@@ -218,7 +218,7 @@ def _command(
         "landscape-lab reproduce",
         f"--data {data}",
         f"--figures {','.join(map(str, figures))}",
-        f"--seeds {','.join(map(str, seeds))}",
+        f"--seeds {','.join(map(str, seeds))}{',' if len(seeds) == 1 else ''}",
     ]
     parts += [f"--epochs {epochs}"] if epochs is not None else []
     parts += [f"--set {field}={value}" for field, value in changes.items()]

@@ -28,12 +28,12 @@ from landscape_lab.analysis import (
 )
 from landscape_lab.analysis.features import USUAL_BETA
 from landscape_lab.curvature import CurvatureSettings, class_subsets, measure, stratified
-from landscape_lab.data import Dataset, Split, dataset_of, plain_batches
+from landscape_lab.data import Dataset, Split, dataset_of, hold_out, plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.models import Network, build_network
 from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
 from landscape_lab.run import Run
-from landscape_lab.training.workspace import cross_entropy
+from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["USUAL", "Study", "spread", "trajectory_of"]
 
@@ -70,6 +70,8 @@ class Study:
                 f"the data at hand are not those that {run.path} was trained on; give theirs with --data-root"
             )
         self.dataset = dataset.to(device)
+        share, seed = run.recipe.evaluation.validation_share, run.recipe.data.subset_seed
+        self._trained, _ = hold_out(self.dataset.train, share, seed)
         self.subsets: dict[str, tuple[int, ...]] = {
             "all": tuple(range(dataset.num_classes)),
             **{name: tuple(classes) for name, classes in run.info["subsets"].items()},
@@ -98,8 +100,8 @@ class Study:
         return tuple(dict.fromkeys(c for classes in found.values() for c in classes))
 
     def split(self, which: str = "train") -> Split:
-        """The training or the test split."""
-        return self.dataset.train if which == "train" else self.dataset.test
+        """The test split, or what of the training images was trained on (the classes' subset aside)."""
+        return self._trained if which == "train" else self.dataset.test
 
     def samples(self, subset: str, split: str = "train", limit: int | None = None) -> tuple[Tensor, Tensor]:
         """The unaugmented, normalised images and targets of a subset, on the device.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from landscape_lab import console
 from landscape_lab.data import Dataset, dataset_of
 from landscape_lab.devices import describe
+from landscape_lab.provenance import code_commit
 from landscape_lab.recipe import Recipe
 from landscape_lab.run import Run
 from landscape_lab.training import Trainer, run_info
@@ -24,6 +26,8 @@ def train_run(
     *,
     dataset: Dataset | None = None,
     data_root: str | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Train a recipe in a run directory; go on with an unfinished run, leave a finished one as it is.
 
@@ -33,6 +37,9 @@ def train_run(
         device: where to train.
         dataset: the recipe's data, if already loaded.
         data_root: where the data lie, if not where the recipe says.
+        on_epoch: called with each line of ``metrics.jsonl`` after its epoch was saved; what it raises ends the
+            training there, and the run can go on later.
+        quiet: leave out what a reader of one run wants to know, but not of fifty.
 
     Raises:
         InputError: the data are not there, or ``place`` holds something else.
@@ -40,7 +47,7 @@ def train_run(
     """
     if dataset is None:
         dataset = dataset_of(recipe.data, data_root)
-    run = Run.create_or_open(place, recipe, run_info(recipe, dataset, device))
+    run = Run.create_or_open(place, recipe, {**run_info(recipe, dataset, device), "commit": code_commit()})
     if run.finished:
         console.note(f"{run.path} is finished: {recipe.training.epochs} epochs")
         return run
@@ -53,10 +60,20 @@ def train_run(
     with run.lock():
         trainer = Trainer(run, dataset, device)
         done = trainer.restore()
-        _announce(trainer, done)
+        if not quiet:
+            _announce(trainer, done)
         with console.progress_bar(recipe.method, trainer.steps_left, estimate=False) as advance:
-            trainer.train(on_step=advance, on_epoch=_GroupWatch(recipe))
+            trainer.train(on_step=advance, on_epoch=_each(None if quiet else _GroupWatch(recipe), on_epoch))
     return run
+
+
+def _each(*listeners: Callable[[dict[str, Any]], None] | None) -> Callable[[dict[str, Any]], None]:
+    def tell(line: dict[str, Any]) -> None:
+        for listener in listeners:
+            if listener:
+                listener(line)
+
+    return tell
 
 
 class _GroupWatch:
@@ -70,7 +87,7 @@ class _GroupWatch:
         if count < self.wanted and count != self.count:
             console.note(
                 f"epoch {line['epoch']}: {count} of {self.wanted} groups, for the classes were at their best "
-                f"in {count} epochs only"
+                f"in {count} epoch{'' if count == 1 else 's'} only"
             )
         self.count = count
 

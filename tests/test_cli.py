@@ -155,7 +155,7 @@ def test_reproduce(call: Any, tmp_path: Path) -> None:
     for number in (2, 6):
         assert all((out / "figures" / f"figure-{number}.{kind}").exists() for kind in ("png", "pdf", "svg"))
     rows = json.loads((out / "table.json").read_text())["rows"]
-    assert [row["method"] for row in rows] == ["CE", "SAM", "CE+GKP+GSA"]
+    assert [row["method"] for row in rows] == ["CE", "CE+SAM", "CE+GKP+GSA"]
     assert all("±" in row[column] for row in rows for column in ("All", "head λ_max", "tail trace"))
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from landscape_lab import cli
-from landscape_lab.recipe import GkpRecipe, GroupsRecipe, GsaRecipe, QualityRecipe, recipe_names
+from landscape_lab.recipe import GkpRecipe, GroupsRecipe, GsaRecipe, LossRecipe, QualityRecipe, recipe_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,7 +43,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "kind"), [("groups", GroupsRecipe), ("gsa", GsaRecipe), ("gkp", GkpRecipe), ("quality", QualityRecipe)]
+    ("table", "kind"),
+    [
+        ("groups", GroupsRecipe),
+        ("gsa", GsaRecipe),
+        ("gkp", GkpRecipe),
+        ("quality", QualityRecipe),
+        ("loss", LossRecipe),
+    ],
 )
 def test_every_reading_is_documented_with_its_default(table: str, kind: type[msgspec.Struct]) -> None:
     rows = [line for line in (ROOT / "docs" / "readings.md").read_text().splitlines() if line.startswith("| `")]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from landscape_lab import recipe as recipe_module
 from landscape_lab.errors import InputError
 from landscape_lab.recipe import (
     METHODS,
@@ -17,6 +19,7 @@ from landscape_lab.recipe import (
     GkpRecipe,
     GroupsRecipe,
     GsaRecipe,
+    LossRecipe,
     ModelRecipe,
     QualityRecipe,
     Recipe,
@@ -31,6 +34,11 @@ from landscape_lab.recipe import (
     write_recipe,
 )
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 # Every field at a value other than its default.
 OTHER = Recipe(
     data=DataRecipe(
@@ -42,10 +50,29 @@ OTHER = Recipe(
         classes="tail",
         crop_padding=0,
         flip=False,
+        autoaugment=True,
+        cutout=8,
     ),
     method="sam",
     seed=11,
-    model=ModelRecipe(depth=20, width=8, classifier="cosine", cosine_scale=16.5),
+    model=ModelRecipe(
+        depth=20,
+        width=8,
+        classifier="cosine",
+        cosine_scale=16.5,
+        projection=True,
+        projection_hidden=7,
+        projection_dim=5,
+    ),
+    loss=LossRecipe(
+        name="bcl",
+        logit_adjustment=1.5,
+        classification_weight=1.0,
+        contrast_weight=0.35,
+        temperature=0.07,
+        contrast_views="crop-flip",
+        blur=True,
+    ),
     training=TrainingRecipe(
         epochs=33,
         batch_size=17,
@@ -58,10 +85,21 @@ OTHER = Recipe(
         schedule="cosine",
         milestones=(),
         decay=0.3,
+        channels_last=False,
+        precision="bfloat16",
         checkpoint_every=4,
     ),
     sam=SamRecipe(rho=0.7, adaptive=True),
-    groups=GroupsRecipe(count=3, source="random", affinity="rbf", start_epoch=0, period=2, size="classes"),
+    groups=GroupsRecipe(
+        count=3,
+        source="random",
+        affinity="rbf",
+        start_epoch=0,
+        period=2,
+        size="classes",
+        statistics=True,
+        bank_mebibytes=0,
+    ),
     gsa=GsaRecipe(
         global_gradient="subtract-ema",
         ema_decay=0.5,
@@ -72,7 +110,11 @@ OTHER = Recipe(
         adaptive=True,
         weight="one",
         regulariser="constant-rho",
+        contrast="within-group",
         passes="merged",
+        every=3,
+        between="plain",
+        ascent_views="first",
     ),
     gkp=GkpRecipe(
         strength=10.0,
@@ -80,12 +122,13 @@ OTHER = Recipe(
         alpha_min=0.8,
         parameters="all",
         weight="share",
+        max_step=math.inf,
         fisher="true",
         fisher_normalised=True,
         fisher_samples=100,
     ),
     quality=QualityRecipe(form="reciprocal", beta=1.0, split="test", features="normalised"),
-    evaluation=EvaluationRecipe(head_tail_fraction=0.3, batch_size=64),
+    evaluation=EvaluationRecipe(validation_share=0.1, head_tail_fraction=0.3, batch_size=64),
 )
 
 
@@ -123,7 +166,8 @@ def test_every_field_round_trips(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_loads_and_round_trips(tmp_path: Path, name: str) -> None:
     recipe = load_recipe(name)
-    assert name == f"{recipe.data.name}-{recipe.method}"
+    base = f"{recipe.data.name}-bcl" if recipe.loss.name == "bcl" else recipe.data.name
+    assert name == f"{base}-{recipe.method}"
     write_recipe(tmp_path / "recipe.toml", recipe)
     assert read_recipe(tmp_path / "recipe.toml") == recipe
 
@@ -148,16 +192,80 @@ def test_no_field_can_be_none_unless_that_is_its_default() -> None:
 
 def test_names_are_bases_times_methods() -> None:
     names = recipe_names()
-    assert {"digits-lt-erm", "cifar10-lt-gkp-gsa", "cifar100-lt-gsa-proj"} <= set(names)
-    assert len(names) == len(set(names)) == 4 * len(METHODS)
+    assert {"digits-lt-erm", "cifar10-lt-gkp-gsa", "cifar100-lt-gsa-proj", "cifar100-lt-bcl-gkp"} <= set(names)
+    assert len(names) == len(set(names)) == 7 * len(METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_uses(method: str) -> None:
     recipe = load_recipe(f"digits-lt-{method}")
-    assert recipe.uses_groups == (method in ("gsa", "gsa-proj", "gkp", "gkp-gsa"))
-    assert recipe.uses_gkp == (method in ("gkp", "gkp-gsa"))
-    assert recipe.uses_gsa == (method in ("gsa", "gsa-proj", "gkp-gsa"))
+    gkp, sam = ("gkp", "gkp-sam", "gkp-gsa", "gkp-gsa-proj"), ("sam", "gkp-sam")
+    gsa = ("gsa", "gsa-proj", "gkp-gsa", "gkp-gsa-proj")
+    assert recipe.uses_groups == (method in gkp + gsa)
+    assert recipe.uses_gkp == (method in gkp)
+    assert recipe.uses_gsa == (method in gsa)
+    assert recipe.uses_sam == (method in sam)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("digits-lt-erm", "CE"),
+        ("digits-lt-gkp-gsa-proj", "CE+GKP+GSA-proj"),
+        ("cifar10-lt-bcl-erm", "BCL"),
+        ("cifar100-lt-bcl-gkp-sam", "BCL+GKP+SAM"),
+        ("cifar100-lt-bcl-gkp-gsa", "BCL+GKP+GSA"),
+    ],
+)
+def test_labels(name: str, label: str) -> None:
+    assert load_recipe(name).label == label
+
+
+def test_bcl_is_that_of_the_cifar_literature() -> None:
+    recipe = load_recipe("cifar100-lt-bcl-erm")
+    assert (recipe.training.batch_size, recipe.training.learning_rate, recipe.training.weight_decay) == (
+        256,
+        0.15,
+        5e-4,
+    )
+    assert (recipe.training.warmup_epochs, recipe.training.milestones, recipe.training.decay) == (5, (160, 180), 0.1)
+    assert (recipe.loss.logit_adjustment, recipe.loss.classification_weight, recipe.loss.contrast_weight) == (1, 2, 0.6)
+    assert recipe.loss.temperature == 0.1
+    assert (recipe.model.classifier, recipe.model.cosine_scale) == ("cosine", 30)
+    assert (recipe.model.projection_hidden, recipe.model.projection_dim) == (512, 128)
+    assert (recipe.data.autoaugment, recipe.data.cutout, recipe.loss.blur) == (True, 16, False)
+
+
+# -- presets -------------------------------------------------------------------------------------------------
+
+
+def test_presets_go_over_the_recipe_and_changes_over_them() -> None:
+    released = load_recipe("cifar10-lt-bcl-gkp-gsa", presets=["released-code"])
+    assert (released.groups.count, released.groups.start_epoch, released.groups.period) == (1, 0, 200)
+    assert (released.gsa.rho_min, released.gsa.rho_max, released.gkp.strength) == (0.002, 0.003, 10)
+    assert released.model == load_recipe("cifar10-lt-bcl-gkp-gsa").model
+    changed = load_recipe("cifar10-lt-bcl-gkp-gsa", {"groups.count": 4}, ["released-code"])
+    assert changed.groups.count == 4
+    both = load_recipe("cifar100-lt-bcl-gkp-gsa", presets=["paper", "400-epochs"])
+    assert (both.gsa.rho_max, both.gkp.max_step, both.training.epochs) == (math.inf, math.inf, 400)
+    assert (both.training.warmup_epochs, both.training.milestones) == (10, (360, 380))
+
+
+@pytest.mark.parametrize("preset", ["paper", "released-code"])
+def test_a_preset_names_every_reading(preset: str) -> None:
+    """So that no default of ours slips into what is said to be the paper, or its code."""
+    ours = {"groups.bank_mebibytes", "gsa.between", "gsa.ema_decay", "gkp.fisher_samples"}
+    text = (Path(recipe_module.__file__).parent / "recipes" / "presets" / f"{preset}.toml").read_text()
+    named = flat(tomllib.loads(text))
+    wanted = [field for field in FIELDS if field.split(".")[0] in ("groups", "gsa", "gkp", "quality")]
+    assert set(wanted) - ours - set(named) == set()
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(InputError, match=r"there is no preset 'papre' \(did you mean 'paper'"):
+        load_recipe("digits-lt-erm", presets=["papre"])
+    with pytest.raises(InputError, match="known: 400-epochs, paper, released-code"):
+        load_recipe("digits-lt-erm", presets=["xyz"])
 
 
 def test_changes_go_over_the_recipe() -> None:
@@ -223,7 +331,11 @@ def test_unknown_field(field: str, hint: str) -> None:
         ("data.name.x", 1, "'name' in 'data.name.x' is a value"),
         ("model.depth", 9, "depth must be 6 n + 2 (8, 14, 20, 32, 44, 56, 110), got 9"),
         ("model.depth", 2, "depth must be"),
-        ("method", "gspa", "must be one of 'erm', 'sam', 'gsa', 'gsa-proj', 'gkp', 'gkp-gsa', got 'gspa'"),
+        (
+            "method",
+            "gspa",
+            "must be one of 'erm', 'sam', 'gsa', 'gsa-proj', 'gkp', 'gkp-sam', 'gkp-gsa', 'gkp-gsa-proj', got 'gspa'",
+        ),
         ("gsa.perturb", "al", "gsa.perturb: must be one of 'all', 'encoder', 'classifier', got 'al'"),
         ("gsa.rho_min", 0.1, "rho_max must be at least rho_min, got 0.003 < 0.1"),
         ("gkp.alpha_min", 0.99, "alpha_max must be at least alpha_min, got 0.95 < 0.99"),

@@ -254,7 +254,7 @@ class _RunSource:
 
     def parts(self) -> dict[str, tuple[nn.Module, Loss, tuple[Tensor, Tensor]]]:
         """Model, loss and samples of each subset, for other back ends."""
-        from landscape_lab.training.workspace import cross_entropy
+        from landscape_lab.training.losses import cross_entropy
 
         if self.options["per_class"] is not None:
             raise InputError("other back ends cannot weigh classes by their counts: use --samples, not --per-class")

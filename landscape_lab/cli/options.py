@@ -114,7 +114,7 @@ def open_study(path: str, device: str, data_root: str | None) -> Study:
     return Study(Run.open(path), resolve_device(device), data_root)
 
 
-def numbers_of(option: str, text: str) -> list[int]:
+def numbers_of(option: str, text: str, example: str = "0,30,60") -> list[int]:
     """The numbers in ``1,2,3``.
 
     Raises:
@@ -123,7 +123,7 @@ def numbers_of(option: str, text: str) -> list[int]:
     try:
         return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
-        raise InputError(f"{option} needs numbers such as 0,30,60, got {text!r}") from None
+        raise InputError(f"{option} needs numbers such as {example}, got {text!r}") from None
 
 
 def percent(value: float | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +20,7 @@ __all__ = ["runs", "train"]
 @cli.command(
     cls=Command,
     example="landscape-lab train digits-lt-gkp-gsa --set gsa.rho_max=0.002\n"
-    "landscape-lab train cifar10-lt-erm --data-root ~/data --epochs 20",
+    "landscape-lab train cifar10-lt-bcl-gkp-gsa --preset paper --data-root ~/data",
 )
 @click.argument("recipe")
 @click.option(
@@ -27,6 +29,13 @@ __all__ = ["runs", "train"]
     multiple=True,
     metavar="FIELD=VALUE",
     help="Change a field of the recipe, e.g. data.imbalance_ratio=50; may be repeated.",
+)
+@click.option(
+    "--preset",
+    "presets",
+    multiple=True,
+    metavar="NAME",
+    help="Put a set of fields over the recipe: paper, released-code, 400-epochs; may be repeated, --set outweighs it.",
 )
 @data_root_option
 @click.option(
@@ -42,6 +51,7 @@ __all__ = ["runs", "train"]
 def train(
     recipe: str,
     assignments: tuple[str, ...],
+    presets: tuple[str, ...],
     data_root: str | None,
     epochs: int | None,
     seed: int | None,
@@ -52,18 +62,20 @@ def train(
     """Train a recipe, or go on with a run.
 
     RECIPE is DATA-METHOD, a TOML file, or an unfinished run's directory. DATA is digits-lt, cifar10-lt,
-    cifar100-lt, or folder (your own images in DIR/train/CLASS and DIR/test/CLASS); METHOD is erm
-    (cross-entropy), sam, gsa, gsa-proj, gkp or gkp-gsa.
+    cifar100-lt, each also with -bcl (Balanced Contrastive Learning in place of cross-entropy), or folder (your
+    own images in DIR/train/CLASS and DIR/test/CLASS); METHOD is erm (nothing added), sam, gsa, gsa-proj, gkp,
+    gkp-sam, gkp-gsa or gkp-gsa-proj.
     """
     from landscape_lab.devices import resolve_device
     from landscape_lab.recipe import load_recipe, parse_assignment, rescaled
     from landscape_lab.run import Run
+    from landscape_lab.selection import reported_line
     from landscape_lab.train import train_run
 
     if (Path(recipe) / "run.json").is_file():
-        if assignments or epochs is not None or seed is not None or out is not None:
+        if assignments or presets or epochs is not None or seed is not None or out is not None:
             raise InputError(
-                f"{recipe} is a run: it goes on as it was started, without --set, --epochs, --seed or --out"
+                f"{recipe} is a run: it goes on as it was started, without --set, --preset, --epochs, --seed or --out"
             )
         plan, place = Run.open(recipe).recipe, Path(recipe)
     else:
@@ -72,21 +84,31 @@ def train(
             changes["seed"] = seed
         if data_root is not None:
             changes["data.root"] = str(Path(data_root).expanduser().absolute())
-        plan = load_recipe(recipe, changes)
+        plan = load_recipe(recipe, changes, presets)
         if epochs is not None:
             plan = rescaled(plan, epochs)
         place = Path(out or f"runs/{Path(recipe).stem}-seed{plan.seed}")
     run = train_run(plan, place, resolve_device(device), data_root=data_root)
-    last = run.metrics()[-1]
+    lines = run.metrics()
+    reported: dict[str, Mapping[str, Any]] = {"the last": lines[-1]}
+    if "validation" in lines[-1]:
+        reported["the best on validation"] = reported_line(lines, "best-validation")
     if as_json:
-        console.result({"run": str(run.path), "class_counts": run.info["class_counts"], **last})
+        best = {"best_validation": reported["the best on validation"]} if len(reported) > 1 else {}
+        console.result({"run": str(run.path), "class_counts": run.info["class_counts"], **lines[-1], **best})
         return
     names = ("all", "many", "med", "few", "head", "tail")
+    named = [f"epoch {line['epoch']} ({what})" for what, line in reported.items()]
+    if len({line["epoch"] for line in reported.values()}) < len(reported):
+        named, reported = [f"epoch {lines[-1]['epoch']} ({' and '.join(reported)})"], {"the last": lines[-1]}
     rows = [
-        [which, number(last[which]["loss"])] + [percent(last[which]["accuracy"][name]) for name in names]
-        for which in ("train", "test")
+        [f"{which}, epoch {line['epoch']}", number(line[which]["loss"])]
+        + [percent(line[which]["accuracy"][name]) for name in names]
+        for line in reported.values()
+        for which in ("train", "validation", "test")
+        if which in line
     ]
-    console.table(f"{run.path}: epoch {last['epoch']} (the last), accuracy in %", ["split", "loss", *names], rows)
+    console.table(f"{run.path}: {', '.join(named)}, accuracy in %", ["split", "loss", *names], rows)
 
 
 @cli.command(cls=Command, example="landscape-lab runs demo/runs")

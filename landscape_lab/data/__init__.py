@@ -12,6 +12,8 @@ from landscape_lab.data.profile import (
     long_tail_subset,
     shot_groups,
 )
+from landscape_lab.data.validation import hold_out
+from landscape_lab.data.views import View, training_views
 
 __all__ = [
     "DATASETS",
@@ -20,12 +22,15 @@ __all__ = [
     "Loader",
     "PlainBatches",
     "Split",
+    "View",
     "crop_and_flip",
     "dataset_of",
     "head_tail",
+    "hold_out",
     "load_dataset",
     "long_tail_counts",
     "long_tail_subset",
     "plain_batches",
     "shot_groups",
+    "training_views",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from landscape_lab.data.augmentation import crop_and_flip
 from landscape_lab.data.dataset import Dataset, Split
+from landscape_lab.data.views import View
 from landscape_lab.errors import InputError
 
 __all__ = ["Loader", "PlainBatches", "plain_batches"]
@@ -28,8 +28,8 @@ class Loader:
         dataset: gives the normalisation and the number of classes.
         batch_size: samples a batch.
         seed: not negative.
-        crop_padding: as in :func:`~landscape_lab.data.augmentation.crop_and_flip`; 0 for no crop.
-        flip: whether to mirror half of the images.
+        views: what is made of each image, as from :func:`~landscape_lab.data.views.training_views`; none: the
+            image as it is.
         drop_last: leave out the last batch of an epoch if it is smaller.
 
     Raises:
@@ -43,23 +43,18 @@ class Loader:
         *,
         batch_size: int,
         seed: int,
-        crop_padding: int = 0,
-        flip: bool = False,
+        views: Sequence[View] = (),
         drop_last: bool = False,
     ) -> None:
-        if batch_size < 1 or crop_padding < 0 or seed < 0:
-            raise InputError(
-                "batch size must be at least 1, crop padding and seed at least 0, "
-                f"got {batch_size}, {crop_padding} and {seed}"
-            )
+        if batch_size < 1 or seed < 0:
+            raise InputError(f"batch size must be at least 1 and seed at least 0, got {batch_size} and {seed}")
         if len(split) < (batch_size if drop_last else 1):
             raise InputError(f"{len(split)} training images make no batch of {batch_size}; use a smaller batch size")
         self.split = split
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
-        self.crop_padding = crop_padding
-        self.flip = flip
+        self.views = tuple(views)
         self.drop_last = drop_last
 
     @property
@@ -77,11 +72,14 @@ class Loader:
         """The batches of epoch number ``epoch``, the same at each call.
 
         Yields:
-            Images (B, C, H, W) float32 and targets (B,) int64.
+            Images (V B, C, H, W) float32, the V views one after another, each in the order of the targets; and
+            targets (B,) int64.
         """
         generator = self._generator(epoch, _AUGMENTATION)
         for indices in torch.split(self._order(epoch), self.batch_size):
-            images = crop_and_flip(self.split.images[indices], generator, self.crop_padding, self.flip)
+            images = self.split.images[indices]
+            if self.views:
+                images = torch.cat([view(images, generator) for view in self.views])
             yield self.dataset.normalise(images), self.split.targets[indices]
 
     def class_counts(self, epoch: int) -> Tensor:

@@ -3,6 +3,7 @@
 Drawing uses matplotlib's object-oriented interface and our own style sheet; the caller's settings stay as they are.
 """
 
+from landscape_lab.figures.ablation import AblationCurve, ablation
 from landscape_lab.figures.curvature import curvature_bars, curvature_curves
 from landscape_lab.figures.feature_quality import QualityPanel, feature_quality, quality_curves
 from landscape_lab.figures.gradient_similarity import SimilarityPanel, gradient_similarity
@@ -14,10 +15,12 @@ from landscape_lab.figures.surfaces import surfaces
 from landscape_lab.figures.trajectories import trajectories
 
 __all__ = [
+    "AblationCurve",
     "GeometryPaths",
     "QualityPanel",
     "SimilarityPanel",
     "Table",
+    "ablation",
     "curvature_bars",
     "curvature_curves",
     "feature_quality",

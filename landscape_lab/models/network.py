@@ -1,4 +1,4 @@
-"""A classifier network whose encoder and classifier are separate by construction."""
+"""A classifier network whose encoder, projection heads and classifier are separate by construction."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape_lab.models.classifiers import CosineClassifier, LinearClassifier
+from landscape_lab.models.heads import ProjectionHead
 from landscape_lab.models.resnet import ResNetEncoder
 from landscape_lab.recipe import ModelRecipe
 
@@ -13,19 +14,39 @@ __all__ = ["Network", "build_network"]
 
 
 class Network(nn.Module):
-    """``f(x) = classifier(encoder(x))``; the encoder's parameters come first in the parameter vector.
+    """``f(x) = classifier(encoder(x))``, and for contrastive losses two heads beside the classifier.
 
-    ``forward`` maps images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
+    In the parameter vector the encoder comes first and the classifier last. ``forward`` maps images
+    ``(B, C, H, W)`` to logits ``(B, num_classes)``; it does not use the heads.
+
+    Args:
+        encoder: images to features ``(B, D)``.
+        classifier: features to logits.
+        projection: features to unit vectors.
+        prototypes: the classifier's weight vectors ``(num_classes, D)`` to unit vectors, one for each class.
     """
 
-    def __init__(self, encoder: nn.Module, classifier: nn.Module) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        classifier: nn.Module,
+        projection: ProjectionHead | None = None,
+        prototypes: ProjectionHead | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        if projection is not None and prototypes is not None:
+            self.projection = projection
+            self.prototypes = prototypes
         self.classifier = classifier
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(B, C, H, W)`` to logits ``(B, num_classes)``."""
         return self.classifier(self.encoder(images))  # type: ignore[no-any-return]
+
+    def class_prototypes(self) -> Tensor:
+        """BCL's class complement: the head of the un-normalised classifier weights, ``(num_classes, K)``."""
+        return self.prototypes(self.classifier.weight)  # type: ignore[no-any-return]
 
 
 def build_network(recipe: ModelRecipe, *, in_channels: int, num_classes: int, seed: int) -> Network:
@@ -42,4 +63,8 @@ def build_network(recipe: ModelRecipe, *, in_channels: int, num_classes: int, se
             classifier = CosineClassifier(encoder.feature_dim, num_classes, recipe.cosine_scale)
         else:
             classifier = LinearClassifier(encoder.feature_dim, num_classes)
-    return Network(encoder, classifier)
+        heads = [
+            ProjectionHead(encoder.feature_dim, recipe.projection_hidden, recipe.projection_dim)
+            for _ in range(2 if recipe.projection else 0)
+        ]
+    return Network(encoder, classifier, *heads)

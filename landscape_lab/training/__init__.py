@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from landscape_lab.training.loop import Trainer, run_info
+from landscape_lab.training.estimate import StepCost
+from landscape_lab.training.loop import Trainer
+from landscape_lab.training.metrics import run_info
 
-__all__ = ["Trainer", "run_info"]
+__all__ = ["StepCost", "Trainer", "run_info"]

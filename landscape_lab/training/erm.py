@@ -14,14 +14,14 @@ def erm_step(work: Workspace, images: Tensor, targets: Tensor) -> tuple[Tensor, 
 
     Args:
         work: model in training mode.
-        images: ``(B, C, H, W)`` float.
+        images: ``(views B, C, H, W)`` float.
         targets: ``(B,)`` int64.
 
     Returns:
-        The samples' losses ``(B,)`` and logits ``(B, C)``, detached.
+        The samples' losses ``(B,)`` and their first views' logits ``(B, C)``, detached.
     """
     work.gradient.zero_()
-    logits = work.model(images)
-    losses = work.loss(logits, targets)
+    outputs = work.outputs(images)
+    losses = work.base.losses(outputs, targets)
     losses.mean().backward()
-    return losses.detach(), logits.detach()
+    return losses.detach(), outputs.logits.detach()

@@ -5,41 +5,81 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from landscape_lab.models import Network
-from landscape_lab.recipe import Recipe
-from landscape_lab.training.workspace import cross_entropy
+from landscape_lab.recipe import GsaRecipe, Recipe
+from landscape_lab.training.erm import erm_step
+from landscape_lab.training.workspace import Workspace
 
-__all__ = ["passes_per_step", "training_seconds"]
+__all__ = ["StepCost", "passes_per_step", "step_cost", "training_seconds"]
+
+FORWARD, BACKWARD = 1 / 3, 2 / 3
+"""A backward pass counts as two forward ones; both together are one pass of the batch."""
 
 
 def passes_per_step(recipe: Recipe) -> tuple[float, float]:
     """Cost of a step before and after the first grouping, in forward-and-backward passes of the batch.
 
-    A backward pass counts as two forward ones. Exact GSA with G groups: one forward, G backward, then G whole
-    passes.
+    Exact GSA with G groups: one forward, G backward, then G whole passes.
     """
-    if recipe.method == "sam":
+    if recipe.uses_sam:
         return 2.0, 2.0
     if recipe.uses_gsa:
-        count = recipe.groups.count
-        return 1.0, (1 + 2 * count) / 3 + (1 if recipe.gsa.passes == "merged" else count)
+        views = 3 if recipe.loss.name == "bcl" else 1
+        perturbed = _perturbed_step(recipe.gsa, recipe.groups.count, views)
+        return 1.0, (perturbed + recipe.gsa.every - 1) / recipe.gsa.every
     return 1.0, 1.0
 
 
-def training_seconds(
-    recipe: Recipe, model: Network, images: Tensor, targets: Tensor, *, steps: int, samples: int, done: int
-) -> float:
+def _perturbed_step(gsa: GsaRecipe, groups: int, views: int) -> float:
+    if gsa.passes == "stochastic":
+        return FORWARD + 2 * BACKWARD + 1
+    directions = 1 if gsa.global_gradient == "accumulated-ema" else groups
+    cost = FORWARD + directions * BACKWARD
+    if gsa.ascent_views == "first" and views > 1:
+        cost = FORWARD + cost / views + (BACKWARD if gsa.every > 1 and gsa.between == "reuse" else 0)
+    return cost + (1 if gsa.passes == "merged" else groups)
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a plain step takes, measured.
+
+    Attributes:
+        batch_seconds: making a batch with its views.
+        pass_seconds: one forward and backward pass of it.
+        images: views in it, all together.
+        samples: images that they are views of.
+    """
+
+    batch_seconds: float
+    pass_seconds: float
+    images: int
+    samples: int
+
+
+def step_cost(work: Workspace, batch: Callable[[], tuple[Tensor, Tensor]]) -> StepCost:
+    """Time a plain step on a copy of the network.
+
+    Args:
+        work: the network and base loss.
+        batch: makes a batch as training sees it: ``(views B, C, H, W)`` images and ``(B,)`` targets.
+    """
+    twin = Workspace(copy.deepcopy(work.model).train(), work.base, bfloat16=work.bfloat16)
+    images, targets = batch()
+    return StepCost(_fastest(batch), _fastest(lambda: erm_step(twin, images, targets)), len(images), len(targets))
+
+
+def training_seconds(recipe: Recipe, cost: StepCost, *, steps: int, samples: int, done: int) -> float:
     """Estimate the time that a run still needs.
 
     Args:
         recipe: what is run.
-        model: its network; a copy is timed.
-        images: one normalised batch, ``(B, C, H, W)``.
-        targets: ``(B,)``.
+        cost: of its plain step.
         steps: optimiser steps in an epoch.
         samples: images that are evaluated after each epoch.
         done: epochs completed.
@@ -47,22 +87,26 @@ def training_seconds(
     Returns:
         Seconds, to within some ten per cent on an idle machine.
     """
-    model = copy.deepcopy(model).train()
-    unit, begin = math.inf, time.perf_counter()
-    # The first passes allocate; a small network's take milliseconds, and the best of many is the steadiest.
-    while time.perf_counter() - begin < 0.3 or unit == math.inf:
-        started = time.perf_counter()
-        cross_entropy(model(images), targets).mean().backward()
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
-        unit = min(unit, time.perf_counter() - started)
     epochs = recipe.training.epochs
-    first = max(1, recipe.groups.start_epoch) if recipe.uses_groups else epochs
+    first = recipe.groups.start_epoch if recipe.uses_groups else epochs
     grouped = max(0, epochs - max(done, first))
     plain_cost, grouped_cost = passes_per_step(recipe)
     passes = steps * ((epochs - done - grouped) * plain_cost + grouped * grouped_cost)
-    passes += (epochs - done) * samples / len(targets) / 3
+    passes += (epochs - done) * samples / cost.images * FORWARD
     if recipe.uses_gkp:
-        # Per-sample gradients of the training set at each grouping: measured at 1 to 1.5 passes of it.
-        passes += math.ceil(grouped / recipe.groups.period) * steps * 1.5
-    return unit * passes
+        # Per-sample gradients of the training set at each grouping: measured at 1.3 to 1.9 passes of it.
+        passes += math.ceil(grouped / recipe.groups.period) * steps * 1.5 * cost.samples / cost.images
+    return cost.pass_seconds * passes + cost.batch_seconds * steps * (epochs - done)
+
+
+def _fastest(call: Callable[[], tuple[Tensor, Tensor]]) -> float:
+    """Seconds of a call. The first one, which allocates, does not count; the best of the others is the steadiest."""
+    call()
+    unit, begin = math.inf, time.perf_counter()
+    while time.perf_counter() - begin < 0.3 or unit == math.inf:
+        started = time.perf_counter()
+        result = call()
+        if result[0].is_cuda:
+            torch.cuda.synchronize(result[0].device)
+        unit = min(unit, time.perf_counter() - started)
+    return unit

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 __all__ = ["Penalty", "group_sizes"]
+
+CHUNK = 1 << 20
+"""Parameters that are summed at once."""
 
 
 def group_sizes(groups: Sequence[Sequence[int]], class_counts: Sequence[int], kind: str) -> list[int]:
@@ -45,28 +48,53 @@ class Penalty:
     @classmethod
     def build(
         cls,
-        anchors: Tensor,
-        fisher: Tensor,
+        terms: Iterable[tuple[Tensor, Tensor]],
         sizes: Sequence[int],
         strength: float,
         group_weights: Sequence[float],
     ) -> Penalty:
-        """Sum the groups' penalties.
+        """Sum the groups' penalties, one group in memory at a time.
 
         Args:
-            anchors: θ*_g (Eq. 3), ``(G, P)``.
-            fisher: diagonal Fisher of each group, ``(G, P)``.
+            terms: θ*_g (Eq. 3) ``(P,)`` and diagonal Fisher ``(P,)`` of each group; none is kept.
             sizes: ``|G_g|``, length G.
             strength: λ.
             group_weights: v_g, length G.
+
+        Raises:
+            ValueError: there is no group, or there are more or fewer terms than sizes or weights.
         """
         total = sum(group_weights)
-        coefficients = [strength * (total - weight) / size for weight, size in zip(group_weights, sizes, strict=True)]
-        each = fisher.double() * torch.tensor(coefficients, dtype=torch.float64, device=fisher.device)[:, None]
-        stiffness = each.sum(0)
-        mean = (each * anchors).sum(0) / stiffness.clamp_min(torch.finfo(torch.float64).tiny)
-        constant = 0.5 * float((each * (anchors - mean).square()).sum())
-        return cls(stiffness.to(anchors.dtype), mean.to(anchors.dtype), constant)
+        stiffness = mean = None
+        constant, dtype = 0.0, torch.float32
+        factors = [strength * (total - weight) / size for size, weight in zip(sizes, group_weights, strict=True)]
+        used = 0
+        for anchor, fisher in terms:
+            if used == len(factors):
+                raise ValueError(f"there are more terms than the {used} sizes of groups")
+            if stiffness is None or mean is None:
+                dtype = anchor.dtype
+                stiffness, mean = (torch.zeros_like(anchor, dtype=torch.float64) for _ in range(2))
+            for a, m, new, f in zip(*(part.split(CHUNK) for part in (stiffness, mean, anchor, fisher)), strict=True):
+                # a/2 (θ - m)² + b/2 (θ - n)² = (a + b)/2 (θ - m')² + ab / (2 (a + b)) (n - m)²
+                b = f.double() * factors[used]
+                share = b / (a + b).clamp_min(torch.finfo(torch.float64).tiny)
+                apart = new.double() - m
+                constant += 0.5 * float((a * share * apart.square()).sum())
+                m.addcmul_(share, apart)
+                a.add_(b)
+            used += 1
+            del anchor, fisher, new, f  # before the next are made
+        if stiffness is None or mean is None or used < len(factors):
+            raise ValueError(f"there are {used} terms for the sizes of {len(factors)} groups; at least one is needed")
+        return cls(stiffness.to(dtype), mean.to(dtype), constant)
+
+    def limited(self, largest: float) -> Penalty:
+        """The same pull with a stiffness of at most ``largest``; its value is another.
+
+        Explicit steps with momentum β on ``a/2 (θ - m)²`` diverge where rate times a exceeds ``2 (1 + β)``.
+        """
+        return replace(self, stiffness=self.stiffness.clamp(max=largest))
 
     def gradient(self, theta: Tensor) -> Tensor:
         """``a ∘ (θ - m)``, ``(P,)``."""

@@ -4,66 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape_lab.analysis.features import USUAL_BETA
-from landscape_lab.data import Dataset, Loader, PlainBatches, head_tail, plain_batches, shot_groups
-from landscape_lab.devices import describe
+from landscape_lab.data import Dataset, Loader, hold_out, training_views
+from landscape_lab.devices import tf32
 from landscape_lab.errors import InputError
 from landscape_lab.files import read_tensors, write_tensors
 from landscape_lab.models import build_network
-from landscape_lab.recipe import Recipe
 from landscape_lab.run import Run, load_state, state_of
 from landscape_lab.training.epoch_log import EpochLog
 from landscape_lab.training.erm import erm_step
-from landscape_lab.training.estimate import training_seconds
-from landscape_lab.training.evaluation import Evaluation, assess, shot_accuracies
+from landscape_lab.training.estimate import StepCost, step_cost, training_seconds
 from landscape_lab.training.gkp import Penalty
-from landscape_lab.training.gsa import GroupedSharpness
-from landscape_lab.training.memory import Snapshot
+from landscape_lab.training.grouped_sharpness import GroupedSharpness
+from landscape_lab.training.losses import base_loss
+from landscape_lab.training.metrics import evaluate_epoch
 from landscape_lab.training.preservation import Preservation
 from landscape_lab.training.sam import sam_step
 from landscape_lab.training.schedule import alpha, learning_rate, regroups
 from landscape_lab.training.workspace import Workspace
-from landscape_lab.version import __version__
 
-__all__ = ["Trainer", "run_info"]
+__all__ = ["Trainer"]
 
-
-def run_info(recipe: Recipe, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-    """What ``run.json`` holds from the start: versions, device, data, class counts and subsets of classes."""
-    counts = dataset.class_counts
-    subsets = {**shot_groups(counts), **head_tail(counts, recipe.evaluation.head_tail_fraction)}
-    return {
-        "versions": {
-            "landscape-lab": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "device": describe(device),
-        "threads": torch.get_num_threads(),
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "train": len(dataset.train),
-            "test": len(dataset.test),
-        },
-        "class_names": list(dataset.class_names),
-        "class_counts": list(counts),
-        "subsets": {name: list(classes) for name, classes in subsets.items()},
-        "groups": {},
-        "epoch_seconds": [],
-    }
+_GROUP_DRAWS = 2  # the loader's streams of random numbers are 0 and 1
 
 
 @dataclass
@@ -74,9 +44,8 @@ class _Progress:
     groups: list[list[int]] = field(default_factory=list)
     groups_by_epoch: dict[str, list[list[int]]] = field(default_factory=dict)
     penalty_constant: float = 0.0
-    bank_epochs: list[int] = field(default_factory=list)
-    bank_quality: list[float] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
+    grouping_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Trainer:
@@ -96,21 +65,29 @@ class Trainer:
         self.run, self.recipe, self.device = run, recipe, device
         self.dataset = dataset.to(device)
         self.subsets: dict[str, list[int]] = run.info["subsets"]
-        self.train_split = self.dataset.train
+        self.train_split, held_out = hold_out(
+            self.dataset.train, recipe.evaluation.validation_share, recipe.data.subset_seed
+        )
         if recipe.data.classes != "all":
             self.train_split = self.train_split.only(self.subsets[recipe.data.classes])
+            held_out = held_out.only(self.subsets[recipe.data.classes])
+        self.splits = {"train": self.train_split, "validation": held_out, "test": self.dataset.test}
         self.loader = Loader(
             self.train_split,
             self.dataset,
             batch_size=recipe.training.batch_size,
             seed=recipe.seed,
-            crop_padding=recipe.data.crop_padding,
-            flip=recipe.data.flip,
+            views=training_views(recipe.data, recipe.loss),
             drop_last=recipe.training.drop_last,
         )
         channels = self.train_split.images.shape[1]
         model = build_network(recipe.model, in_channels=channels, num_classes=dataset.num_classes, seed=recipe.seed)
-        self.work = Workspace(model.to(device))
+        counts = torch.bincount(self.train_split.targets, minlength=dataset.num_classes).tolist()
+        self.work = Workspace(
+            model.to(device),
+            base_loss(recipe.loss, counts, device),
+            bfloat16=recipe.training.precision == "bfloat16",
+        )
         run.info["parameters"] = list(self.work.space.names)
         self._flat = nn.Parameter(self.work.theta)
         self._flat.grad = self.work.gradient
@@ -121,7 +98,7 @@ class Trainer:
             weight_decay=recipe.training.weight_decay,
             nesterov=recipe.training.nesterov,
         )
-        self.preservation = Preservation(self.work, recipe, self.dataset, self.train_split)
+        self.preservation = Preservation(self.work, recipe, self.dataset, self.train_split, folder=run.resume_folder)
         self.sharpness: GroupedSharpness | None = None
         self.progress = _Progress()
         self._metrics: list[dict[str, Any]] = []
@@ -131,16 +108,26 @@ class Trainer:
         """Optimiser steps to the end of the run."""
         return (self.recipe.training.epochs - self.progress.epoch) * self.loader.batches_per_epoch
 
-    def seconds_left(self) -> float:
-        """Estimated seconds to the end of the run; one step is timed on a copy."""
-        batch = min(self.recipe.training.batch_size, len(self.train_split))
+    def step_cost(self) -> StepCost:
+        """The measured cost of a plain step; nothing of the run changes."""
+
+        def batch() -> tuple[Tensor, Tensor]:
+            images, targets = next(self.loader.epoch(0))
+            return self._laid_out(images), targets
+
+        return step_cost(self.work, batch)
+
+    def seconds_left(self, cost: StepCost | None = None) -> float:
+        """Estimated seconds to the end of the run.
+
+        Args:
+            cost: of a plain step, if already measured on a run with the same network, base loss and batches.
+        """
         return training_seconds(
             self.recipe,
-            self.work.model,
-            self.dataset.normalise(self.train_split.images[:batch]),
-            self.train_split.targets[:batch],
+            cost or self.step_cost(),
             steps=self.loader.batches_per_epoch,
-            samples=len(self.train_split) + len(self.dataset.test),
+            samples=sum(map(len, self.splits.values())),
             done=self.progress.epoch,
         )
 
@@ -161,43 +148,53 @@ class Trainer:
             InputError: the loss is no longer finite.
             OSError: the disk is full; the run is whole up to its last complete epoch.
         """
-        if not self._metrics:
-            self._close_epoch(0, {}, on_epoch)
-        while self.progress.epoch < self.recipe.training.epochs:
-            started = time.perf_counter()
-            line = self._steps(self.progress.epoch, on_step)
-            self.progress.epoch += 1
-            self.progress.epoch_seconds.append(round(time.perf_counter() - started, 3))
-            self._close_epoch(self.progress.epoch, line, on_epoch)
+        with tf32(self.recipe.training.precision == "tf32"):
+            if not self._metrics:
+                self._close_epoch(0, {}, on_epoch)
+            while self.progress.epoch < self.recipe.training.epochs:
+                started = time.perf_counter()
+                line = self._steps(self.progress.epoch, on_step)
+                self.progress.epoch += 1
+                self.progress.epoch_seconds.append(round(time.perf_counter() - started, 3))
+                self._close_epoch(self.progress.epoch, line, on_epoch)
         self.run.finish()
 
     def _steps(self, epoch: int, on_step: Callable[[int], None] | None) -> dict[str, Any]:
         """The optimiser steps of one epoch (counted from 0); returns what to log of them."""
-        recipe = self.recipe
+        recipe, regrouping = self.recipe, None
         if recipe.uses_groups and regroups(recipe.groups, epoch):
-            self.preservation.regroup(epoch)
-            self.progress.groups = [list(group) for group in self.preservation.groups]
-            self.progress.groups_by_epoch[str(epoch)] = self.progress.groups
-            self._prepare_sharpness()
+            regrouping = self._regroup(epoch)
         rate = learning_rate(recipe.training, epoch)
         self.optimiser.param_groups[0]["lr"] = rate
         penalty, held = self.preservation.penalty, self.preservation.held
         share = alpha(recipe.gkp, epoch, recipe.training.epochs) if penalty else 1.0
-        counts = self._group_counts(epoch)
+        counts, draws = self._group_counts(epoch), self._draws(epoch)
+        step_size = rate * (1 - share)
+        acting = penalty.limited(recipe.gkp.max_step / max(step_size, 1e-30)) if penalty else None
+        accumulates = recipe.gsa.global_gradient == "accumulated-ema"
         log, penalty_norm = EpochLog(self.device), torch.zeros((), device=self.device)
         gradient = self.work.gradient
         self.work.model.train()
         for number, (images, targets) in enumerate(self.loader.epoch(epoch)):
+            images = self._laid_out(images)
+            pull = acting.gradient(self.work.theta[held]) if acting else None
             if self.sharpness:
-                losses, logits = self.sharpness.step(images, targets, counts[number])
-            elif recipe.method == "sam":
+                losses, logits = self.sharpness.step(
+                    images,
+                    targets,
+                    counts[number],
+                    number=number,
+                    draw=draws[number],
+                    share=share,
+                    pull=self._everywhere(pull, held) if accumulates else None,
+                )
+            elif recipe.uses_sam:
                 losses, logits = sam_step(self.work, images, targets, recipe.sam)
             else:
                 losses, logits = erm_step(self.work, images, targets)
             loss_norm = gradient.norm()
-            if penalty:
+            if pull is not None:
                 # Eq. 16: α L + (1 - α) Σ_g L_gkp^g
-                pull = penalty.gradient(self.work.theta[held])
                 penalty_norm = pull.norm()
                 gradient.mul_(share)
                 gradient[held].add_(pull, alpha=1 - share)
@@ -209,7 +206,7 @@ class Trainer:
         if not math.isfinite(means["loss"]):
             raise InputError(
                 f"the loss is no longer finite in epoch {epoch + 1}: lower training.learning_rate"
-                + (" or gkp.strength" if penalty else "")
+                + (" or gkp.max_step" if penalty and recipe.gkp.max_step > 1 else " or gkp.strength" if penalty else "")
             )
         line: dict[str, Any] = {
             "learning_rate": rate,
@@ -220,15 +217,53 @@ class Trainer:
         }
         if self.progress.groups:
             line["groups"] = self.progress.groups
+        if regrouping:
+            line["grouping"] = regrouping
         if penalty:
             line["penalty"] = {
                 "value": penalty.value(self.work.theta[held]),
                 "gradient_norm": means["penalty_gradient"],
                 "gradient_norm_to_loss": means["ratio"],
+                "largest_step": step_size * float(penalty.stiffness.max()),
+                "limited_parameters": int((penalty.stiffness * step_size > recipe.gkp.max_step).sum()),
             }
         if self.sharpness:
             line["perturbation"] = self.sharpness.read_log()
         return line
+
+    def _regroup(self, epoch: int) -> dict[str, Any]:
+        """Group the classes anew; returns what to log of it. Its seconds go to ``run.json``, apart from the numbers."""
+        found = self.preservation.regroup(epoch)
+        self.progress.groups = [list(group) for group in found.groups]
+        self.progress.groups_by_epoch[str(epoch)] = self.progress.groups
+        self.progress.grouping_seconds[str(epoch)] = {
+            "clustering": round(found.clustering_seconds, 3),
+            "fisher": round(found.fisher_seconds, 3),
+        }
+        self._prepare_sharpness()
+        return {
+            "classes": list(found.classes),
+            "samples": list(found.samples),
+            "encoders": found.encoders,
+            "adjusted_rand_index": found.adjusted_rand_index,
+        }
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.recipe.training.channels_last else images
+
+    def _draws(self, epoch: int) -> list[float]:
+        """A uniform number for each step of the epoch, from the seed and the epoch alone."""
+        sequence = np.random.SeedSequence((self.recipe.seed, epoch, _GROUP_DRAWS))
+        draws: list[float] = np.random.default_rng(sequence).random(self.loader.batches_per_epoch).tolist()
+        return draws
+
+    def _everywhere(self, pull: Tensor | None, held: slice) -> Tensor | None:
+        """The penalty's gradient as a vector over all parameters."""
+        if pull is None:
+            return None
+        result = torch.zeros_like(self.work.theta)
+        result[held] = pull
+        return result
 
     def _prepare_sharpness(self) -> None:
         if self.recipe.uses_gsa:
@@ -237,7 +272,7 @@ class Trainer:
                 self.recipe.gsa,
                 self.preservation.class_group(),
                 self.preservation.sizes,
-                ascend="projection" if self.recipe.method == "gsa-proj" else "orthogonal",
+                ascend="projection" if self.recipe.method.endswith("gsa-proj") else "orthogonal",
                 ema=self.sharpness.ema if self.sharpness else None,
             )
 
@@ -259,63 +294,50 @@ class Trainer:
             on_epoch(line)
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
-        recipe = self.recipe.quality
-        results = {}
-        for which, split in (("train", self.train_split), ("test", self.dataset.test)):
-            batches: PlainBatches = plain_batches(split, self.dataset, self.recipe.evaluation.batch_size)
-            results[which] = assess(self.work.model, batches, self.dataset.num_classes)
-        line: dict[str, Any] = {
-            which: {
-                "loss": result.mean_loss,
-                "accuracy": self._accuracies(result),
-                "class_accuracy": result.accuracy,
-                "class_loss": result.loss,
-                # Eq. 19, and the form and weight of the released code, side by side (reading 7).
-                "quality": {form: result.quality(form, beta) for form, beta in USUAL_BETA.items()},
-            }
-            for which, result in results.items()
-        }
-        if self.recipe.uses_groups and epoch > 0:
-            quality = results[recipe.split].quality(recipe.form, recipe.beta, recipe.features == "normalised")
+        line, quality = evaluate_epoch(self.work.model, self.splits, self.dataset, self.recipe, self.subsets)
+        if self.recipe.uses_groups:
             self.preservation.remember(epoch, quality)
             bank = self.preservation.bank
             line["bank"] = {"epochs": list(bank.epochs), "bytes": bank.nbytes}
         return line
 
-    def _accuracies(self, result: Evaluation) -> dict[str, float | None]:
-        subsets = {"all": range(len(result.counts)), **self.subsets}
-        present = {name: [c for c in classes if result.counts[c]] for name, classes in subsets.items()}
-        return shot_accuracies(result.accuracy, present)
-
     # -- saving and going on ---------------------------------------------------------------------------------
 
     def _save(self, epoch: int) -> None:
         """Save an epoch. The state file comes last: until it is in place, the epoch did not happen."""
-        recipe, bank, folder = self.recipe.training, self.preservation.bank, self.run.resume_folder
-        if epoch % recipe.checkpoint_every == 0 or epoch == recipe.epochs:
+        bank, folder = self.preservation.bank, self.run.resume_folder
+        best = self._best_epoch()
+        if self._on_grid(epoch) or epoch == best:
             self.run.save_checkpoint(epoch, self.work.model)
         self.run.save_metrics(self._metrics)
-        for stored, (parameters, statistics) in bank.snapshots.items():
-            path = folder / f"bank-{stored:04d}.safetensors"
-            if not path.exists() or stored == epoch:
-                write_tensors(path, {"parameters": parameters, "statistics": statistics})
-        self.progress.bank_epochs, self.progress.bank_quality = bank.epochs, bank.quality
+        bank.save()
         penalty = self.preservation.penalty
         self.progress.penalty_constant = penalty.constant if penalty else 0.0
         notes = {"progress": json.dumps(asdict(self.progress))}
         write_tensors(folder / "state.safetensors", self._state(), notes)
-        for path in folder.glob("bank-*.safetensors"):
-            if int(path.stem.removeprefix("bank-")) not in bank.snapshots:
-                path.unlink()
+        bank.prune()
+        for stored in self.run.checkpoints():
+            if stored != best and not self._on_grid(stored):
+                self.run.checkpoint_path(stored).unlink()
         self._save_info()
+
+    def _on_grid(self, epoch: int) -> bool:
+        return epoch % self.recipe.training.checkpoint_every == 0 or epoch == self.recipe.training.epochs
+
+    def _best_epoch(self) -> int | None:
+        """The epoch that is best on the validation split: its checkpoint is kept, whatever the grid."""
+        known = [line for line in self._metrics if line["epoch"] > 0 and "validation" in line]
+        return max(known, key=lambda line: line["validation"]["accuracy"]["all"])["epoch"] if known else None
 
     def _save_info(self) -> None:
         self.run.info["groups"] = self.progress.groups_by_epoch
         self.run.info["epoch_seconds"] = self.progress.epoch_seconds
+        self.run.info["grouping_seconds"] = self.progress.grouping_seconds
         self.run.save_info()
 
     def _state(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in state_of(self.work.model).items()}
+        tensors |= {f"bank.{name}": tensor for name, tensor in self.preservation.bank.state().items()}
         momentum = self.optimiser.state[self._flat].get("momentum_buffer")
         if momentum is not None:
             tensors["momentum"] = momentum
@@ -348,19 +370,16 @@ class Trainer:
         load_state(self.work.model, model, path)
         if "momentum" in tensors:
             self.optimiser.state[self._flat]["momentum_buffer"] = tensors["momentum"]
-        self._restore_groups(tensors, path)
+        self._restore_groups(tensors)
         self._metrics = [line for line in self.run.metrics() if line["epoch"] <= self.progress.epoch]
         if len(self._metrics) != self.progress.epoch + 1:
             raise InputError(f"{self.run.path / 'metrics.jsonl'} is damaged: epochs are missing")
         self._save_info()
         return self.progress.epoch
 
-    def _restore_groups(self, tensors: dict[str, Tensor], state: Path) -> None:
-        snapshots: dict[int, Snapshot] = {}
-        for epoch in sorted(set(self.progress.bank_epochs) - {-1}):
-            stored, _ = read_tensors(state.with_name(f"bank-{epoch:04d}.safetensors"))
-            snapshots[epoch] = (stored["parameters"].to(self.device), stored["statistics"].to(self.device))
-        self.preservation.bank.restore(self.progress.bank_epochs, self.progress.bank_quality, snapshots)
+    def _restore_groups(self, tensors: dict[str, Tensor]) -> None:
+        bank = {name.removeprefix("bank."): t for name, t in tensors.items() if name.startswith("bank.")}
+        self.preservation.bank.restore(bank, self.device)
         if not self.progress.groups:
             return
         self.preservation.groups = tuple(tuple(group) for group in self.progress.groups)

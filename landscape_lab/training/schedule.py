@@ -31,6 +31,4 @@ def alpha(recipe: GkpRecipe, epoch: int, epochs: int) -> float:
 def regroups(recipe: GroupsRecipe, epoch: int) -> bool:
     """Whether classes are grouped anew before this epoch."""
     since = epoch - recipe.start_epoch
-    # Before the first epoch has ended the memory bank is empty, whatever the recipe says.
-    first = max(1, recipe.start_epoch)
-    return epoch == first or (epoch > first and since % recipe.period == 0)
+    return since >= 0 and since % recipe.period == 0

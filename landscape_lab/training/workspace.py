@@ -1,22 +1,15 @@
-"""What a training step works on: the model, its parameters as one vector, and one gradient vector."""
+"""What a training step works on: the model, its parameters as one vector, one gradient vector, the base loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from landscape_lab.models import Network
 from landscape_lab.parameters import ParameterSpace
+from landscape_lab.training.losses import BaseLoss, CrossEntropy, Outputs
 
-__all__ = ["Workspace", "cross_entropy"]
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each sample: ``(B, C)`` logits and ``(B,)`` targets to ``(B,)``."""
-    return F.cross_entropy(logits, targets, reduction="none")
+__all__ = ["Workspace"]
 
 
 class Workspace:
@@ -24,7 +17,8 @@ class Workspace:
 
     Args:
         model: its parameters are moved into the vector, for good.
-        loss: ``loss(logits, targets) -> (B,)``, the base loss of each sample.
+        base: the base loss; plain cross-entropy if not given.
+        bfloat16: run forward passes in bfloat16 where torch's autocast holds it to be safe.
 
     Attributes:
         theta: ``(P,)``, the parameters; writing to it moves the model.
@@ -32,18 +26,53 @@ class Workspace:
         encoder: the encoder's slice of both, ``classifier`` the classifier's.
     """
 
-    def __init__(self, model: Network, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy) -> None:
+    def __init__(self, model: Network, base: BaseLoss | None = None, *, bfloat16: bool = False) -> None:
         self.model = model
-        self.loss = loss
+        self.base: BaseLoss = CrossEntropy() if base is None else base
+        self.bfloat16 = bfloat16
         self.space = ParameterSpace(model)
         self.theta, self.gradient = self.space.adopt()
         self.encoder = self.space.range_of("encoder")
         self.classifier = self.space.range_of("classifier")
 
+    @property
+    def adjustment(self) -> Tensor | None:
+        """What the base loss adds to the logits, ``(C,)``; ``None``: nothing."""
+        return self.base.adjustment
+
     def part(self, name: str) -> slice:
-        """The slice of ``encoder``, ``classifier`` or ``all``."""
-        return {"encoder": self.encoder, "classifier": self.classifier, "all": slice(0, self.space.size)}[name]
+        """The slice of ``encoder``, ``classifier``, ``all-but-classifier`` or ``all``."""
+        return {
+            "encoder": self.encoder,
+            "classifier": self.classifier,
+            "all-but-classifier": slice(0, self.classifier.start),
+            "all": slice(0, self.space.size),
+        }[name]
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """One forward pass of all views ``(views B, C, H, W)``."""
+        with self._precision(images):
+            found = self.base.outputs(self.model, images)
+        return found if not self.bfloat16 else _in_float32(found)
+
+    def losses(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The base loss of each sample, ``(B,)``."""
+        return self.base.losses(self.outputs(images), targets)
+
+    def first_view_losses(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The part of :meth:`losses` that the first views alone decide, ``(B,)``; their forward pass only."""
+        with self._precision(images):
+            losses = self.base.first_view(self.model, images, targets)
+        return losses.float() if self.bfloat16 else losses
 
     def move_to(self, origin: Tensor, step: Tensor, where: slice) -> None:
         """Set the parameters to ``origin`` ``(P,)``, displaced by ``step`` within the slice ``where``."""
         torch.add(origin[where], step, out=self.theta[where])
+
+    def _precision(self, images: Tensor) -> torch.autocast:
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def _in_float32(outputs: Outputs) -> Outputs:
+    wide = [None if part is None else part.float() for part in (outputs.contrast, outputs.prototypes)]
+    return Outputs(outputs.logits.float(), *wide)

@@ -1,13 +1,15 @@
-"""Crop and flip of a batch against one image at a time."""
+"""Crop, flip and cutout of a batch against one image at a time, and operations on some of its images."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
-from landscape_lab.data import crop_and_flip
+from landscape_lab.data import augmentation, crop_and_flip
+from landscape_lab.data.augmentation import apply_where, cutout, uniform
 
 
 def naive(images: Tensor, seed: int, padding: int, flip: bool) -> Tensor:
@@ -52,3 +54,46 @@ def test_every_place_is_equally_likely() -> None:
     images[:, 0, 1, 0] = 1
     mirrored = crop_and_flip(images, torch.Generator().manual_seed(0), 0, True)[:, 0, 1, 2].sum().item()
     assert abs(mirrored - 45_000) < 5 * 150
+
+
+@pytest.mark.parametrize("side", [0, 1, 3, 4, 20])
+@pytest.mark.parametrize("shape", [(64, 3, 8, 8), (32, 1, 6, 9)])
+def test_cutout_equals_the_naive_twin(side: int, shape: tuple[int, ...]) -> None:
+    images = torch.randint(1, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
+    before = images.clone()
+    out = cutout(images, torch.Generator().manual_seed(3), side)
+    generator = torch.Generator().manual_seed(3)
+    y, x = (torch.randint(size, (shape[0],), generator=generator).tolist() for size in shape[2:])
+    expected = images.clone()
+    for i in range(shape[0]):
+        top, left = y[i] - side // 2, x[i] - side // 2
+        expected[i, :, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
+    assert torch.equal(out, expected)
+    assert torch.equal(images, before)
+
+
+def test_the_centre_of_cutout_is_anywhere() -> None:
+    """A square of one pixel is its centre."""
+    images = torch.ones(10_000, 1, 5, 4, dtype=torch.uint8)
+    black = cutout(images, torch.Generator().manual_seed(0), 1) == 0
+    assert (black.sum((1, 2, 3)) == 1).all()
+    assert stats.chisquare(black.sum((0, 1)).flatten().numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("chosen", [[], [2], [0, 3, 4], [0, 1, 2, 3, 4]])
+@pytest.mark.parametrize("picks", [{"cpu"}, set()])
+def test_an_operation_on_some_images(chosen: list[int], picks: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation, "_CAN_PICK", picks)
+    images, amount = torch.arange(5 * 6).view(5, 1, 2, 3).byte(), torch.arange(5).byte() + 100
+    before = images.clone()
+    mask = torch.zeros(5, dtype=torch.bool).index_fill(0, torch.tensor(chosen, dtype=torch.int64), True)
+    out = apply_where(mask, images, lambda x, a: x + a[:, None, None, None], amount)
+    expected = [before[i] + (amount[i] if i in chosen else 0) for i in range(5)]
+    assert torch.equal(out, torch.stack(expected))
+    assert torch.equal(images, before)
+
+
+def test_uniform_numbers() -> None:
+    drawn = uniform(-0.5, 2.0, (2, 5000), torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.float64
+    assert stats.kstest(drawn.flatten().numpy(), stats.uniform(-0.5, 2.5).cdf).pvalue > 1e-4

@@ -62,12 +62,50 @@ CASES: dict[str, dict[str, Any]] = {
     "gsa-proj": {"method": "gsa-proj", "groups.source": "frequency", "gsa.passes": "merged"},
     "gkp-gsa": {"method": "gkp-gsa"},
     "gkp-gsa true": {"method": "gkp-gsa", "groups.source": "frequency", "gkp.fisher": "true", "groups.period": 5},
+    "gkp-sam": {"method": "gkp-sam", "groups.source": "frequency"},
+    "stochastic": {
+        "method": "gkp-gsa",
+        "groups.source": "frequency",
+        "gsa.passes": "stochastic",
+        "gsa.every": 2,
+        "groups.bank_mebibytes": 0,
+    },
+    "bcl gkp-gsa": {
+        "method": "gkp-gsa",
+        "groups.source": "random",
+        "gsa.ascent_views": "first",
+        "data.autoaugment": True,
+        "data.cutout": 4,
+        "loss.name": "bcl",
+        "loss.logit_adjustment": 1.0,
+        "model.projection": True,
+        "model.projection_hidden": 6,
+        "model.projection_dim": 4,
+        "model.classifier": "cosine",
+    },
+}
+# These leave other files behind.
+OTHERS: dict[str, dict[str, Any]] = {
+    "validation": {
+        "method": "erm",
+        "evaluation.validation_share": 0.3,
+        "training.batch_size": 32,
+        "training.checkpoint_every": 10,
+    },
+    "released": {
+        "method": "gkp-gsa",
+        "groups.source": "random",
+        "groups.start_epoch": 0,
+        "groups.period": 200,
+        "gsa.global_gradient": "accumulated-ema",
+        "gsa.passes": "merged",
+    },
 }
 
 
 def recipe(case: str = "erm", **changes: Any) -> Recipe:
     extra = {key.replace("__", "."): value for key, value in changes.items()}
-    return load_recipe("digits-lt-erm", {**SMALL, **CASES[case], **extra})
+    return load_recipe("digits-lt-erm", {**SMALL, **{**CASES, **OTHERS}[case], **extra})
 
 
 def trainer_at(path: Path, settings: Recipe) -> Trainer:
@@ -82,6 +120,7 @@ def contents(path: Path) -> dict[str, bytes]:
     files = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
     info = json.loads(files["run.json"])
     assert len(info.pop("epoch_seconds")) == EPOCHS
+    assert info.pop("grouping_seconds").keys() == info["groups"].keys()
     files["run.json"] = json.dumps(info).encode()
     return files
 

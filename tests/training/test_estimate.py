@@ -11,7 +11,7 @@ from training_cases import Recorded, batch, smooth_net
 from landscape_lab.recipe import load_recipe
 from landscape_lab.training.erm import erm_step
 from landscape_lab.training.estimate import passes_per_step
-from landscape_lab.training.gsa import GroupedSharpness
+from landscape_lab.training.grouped_sharpness import GroupedSharpness
 from landscape_lab.training.sam import sam_step
 
 

@@ -11,6 +11,7 @@ from training_cases import batch, flat, plain_copy, smooth_net
 from landscape_lab.models import build_network
 from landscape_lab.parameters import ParameterSpace
 from landscape_lab.recipe import ModelRecipe
+from landscape_lab.training import fisher
 from landscape_lab.training.fisher import fisher_diagonal
 
 TARGETS = [0, 1, 2, 3, 4, 5, 0, 0, 1, 0, 5]
@@ -135,6 +136,65 @@ def test_true_of_a_certain_model_is_the_empirical_of_its_own_labels() -> None:
         model, space, space.vector(), {}, images, own * 0, estimator="true", generator=torch.Generator()
     )
     assert torch.equal(true, fisher_diagonal(model, space, space.vector(), {}, images, own))
+
+
+class Adjusted(nn.Module):
+    """A model whose logits are raised by log shares, as its training loss sees them."""
+
+    def __init__(self, model: nn.Module, adjustment: Tensor) -> None:
+        super().__init__()
+        self.model, self.adjustment = model, adjustment
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images) + self.adjustment
+
+
+@pytest.mark.parametrize("estimator", ["empirical", "true", "batch-mean"])
+def test_an_adjustment_of_the_logits(estimator: str) -> None:
+    model = smooth_net().eval()
+    images, targets = batch(1, TARGETS)
+    space = ParameterSpace(model)
+    adjustment = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.04, 0.01], dtype=torch.float64).log()
+
+    def found(adjustment: Tensor | None) -> Tensor:
+        generator = torch.Generator().manual_seed(4)
+        vector = space.vector()
+        return fisher_diagonal(
+            model, space, vector, {}, images, targets, adjustment=adjustment, estimator=estimator, generator=generator
+        )
+
+    twin = Adjusted(plain_copy(model), adjustment)
+    labels = targets
+    if estimator == "true":  # drawn from the adjusted distribution
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(4)
+            labels = torch.multinomial(twin(images).softmax(1), 1, generator=generator).squeeze(1)
+    if estimator == "batch-mean":
+        loss = F.cross_entropy(twin(images), labels)
+        expected = flat(torch.autograd.grad(loss, list(twin.parameters()))) ** 2 / len(labels)
+    else:
+        expected = by_loop(twin, images, labels)
+    assert torch.allclose(found(adjustment), expected, rtol=1e-10, atol=1e-16)
+    assert not torch.allclose(found(adjustment), found(None), rtol=1e-2)
+    assert torch.allclose(found(torch.zeros_like(adjustment)), found(None), rtol=1e-10, atol=1e-16)
+
+
+def test_a_large_model_gets_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = smooth_net()
+    images, targets = batch(1, TARGETS)
+    space = ParameterSpace(model)
+    seen, split = [], torch.Tensor.split
+
+    def spy(tensor: Tensor, size: int, *args: int) -> tuple[Tensor, ...]:
+        if tensor is targets:
+            seen.append(size)
+        return split(tensor, size, *args)
+
+    monkeypatch.setattr(torch.Tensor, "split", spy)
+    for room in (1 << 28, 3 * space.size * 8, 1):
+        monkeypatch.setattr(fisher, "GRADIENT_BYTES", room)
+        fisher_diagonal(model, space, space.vector(), {}, images, targets)
+    assert seen == [64, 3, 1]
 
 
 @pytest.mark.parametrize("estimator", ["empirical", "true", "batch-mean"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 from landscape_lab.training.grouping import (
     affinity,
@@ -15,6 +16,7 @@ from landscape_lab.training.grouping import (
     ncut,
     ncut_groups,
     random_groups,
+    spectral_embedding,
 )
 from landscape_lab.training.memory import MemoryBank
 
@@ -25,8 +27,10 @@ P = 60
 def bank_of(vectors: NDArray[np.float64], epochs: list[int]) -> MemoryBank:
     """A bank in which class c holds ``vectors[epochs[c]]``."""
     bank = MemoryBank(len(epochs))
-    snapshots = {e: (torch.from_numpy(vectors[e]), torch.zeros(0)) for e in set(epochs)}
-    bank.restore(epochs, [0.0] * len(epochs), snapshots)
+    for epoch in sorted(set(epochs)):
+        quality = [1.0 if own == epoch else math.nan for own in epochs]
+        bank.update(epoch, quality, (torch.from_numpy(vectors[epoch]), torch.zeros(0)))
+    assert bank.epochs == epochs
     return bank
 
 
@@ -157,11 +161,11 @@ def test_fewer_encoders_than_groups(kind: str, count: int, near: float) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(8))
 def test_classes_of_one_encoder_stay_together(kind: str, seed: int) -> None:
-    """Encoders along a path; with as many groups as encoders, spectral clustering by itself may split them."""
+    """Encoders along a path; with nearly as many groups as encoders, spectral clustering of classes may split them."""
     rng = np.random.default_rng(seed)
     vectors = 3 * rng.normal(size=300) + np.cumsum(0.1 * rng.normal(size=(6, 300)), axis=0)
     epochs = [*range(6), *rng.integers(0, 6, 4).tolist()]
-    for count in (2, 4, 6, 7):
+    for count in (2, 4, 5, 6, 7):
         groups = ncut_groups(bank_of(vectors, epochs), count, kind)
         assert len(groups) == min(count, 6)
         held = [{epochs[c] for c in group} for group in groups]
@@ -186,6 +190,114 @@ def test_groups_are_a_partition_and_deterministic(kind: str) -> None:
     assert ncut_groups(bank, 4, kind, seed=5) == groups
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], legacy)  # type: ignore[index]
+
+
+# -- classes that share an encoder, against a node for every class --------------------------------------------
+
+
+def naive_affinity(vectors: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """Of a vector for every class, as the definitions say."""
+    classes = range(len(vectors))
+    if kind == "rbf":
+        apart = {(a, b): float(np.linalg.norm(vectors[a] - vectors[b])) for a in classes for b in classes}
+        width = np.median([d for d in apart.values() if d > 0])
+        return np.array([[np.exp(-(apart[a, b] ** 2) / (2 * width**2)) for b in classes] for a in classes])
+    if kind == "centred-cosine":
+        vectors = vectors - vectors.mean(0)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray((unit @ unit.T + 1) / 2)
+
+
+def naive_embedding(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Leading eigenvectors of the random walk ``D⁻¹ W`` with every node's affinity to itself; unit in norm D."""
+    degree = weights.sum(1)
+    _, vectors = np.linalg.eigh(weights / np.sqrt(np.outer(degree, degree)))
+    return np.asarray(vectors[:, -count:] / np.sqrt(degree)[:, None])
+
+
+def shared_encoders(seed: int, encoders: int = 9, classes: int = 40) -> tuple[NDArray[np.float64], list[int]]:
+    """Encoders along a path, as training leaves them, and the one that each class holds."""
+    rng = np.random.default_rng(seed)
+    vectors = 3 * rng.normal(size=P) + np.cumsum(rng.normal(size=(encoders, P)), axis=0)
+    return vectors, [*range(encoders), *rng.choice(encoders, classes - encoders, p=rng.dirichlet(np.ones(encoders)))]
+
+
+def distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(((points[:, None] - points[None]) ** 2).sum(-1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_affinity_and_embedding_are_those_of_a_node_for_every_class(kind: str, seed: int) -> None:
+    vectors, epochs = shared_encoders(seed)
+    bank = bank_of(vectors, epochs)
+    assert len(bank.gram()) == 9
+    assert max(bank.multiplicity) > 3
+    weights = affinity(bank.gram(), kind, bank.multiplicity)
+    naive = naive_affinity(vectors[epochs], kind)
+    np.testing.assert_allclose(weights[np.ix_(epochs, epochs)], naive, atol=1e-10)
+    for count in (2, 4, 8):
+        found = spectral_embedding(weights, count, bank.multiplicity)[epochs]
+        # Eigenvectors have no sign, and equal eigenvalues no order: k-means sees distances alone.
+        np.testing.assert_allclose(distances(found), distances(naive_embedding(naive, count)), atol=1e-9)
+
+
+def inertia(points: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    return sum(float(((own - own.mean(0)) ** 2).sum()) for own in (points[labels == label] for label in set(labels)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_are_as_good_as_those_of_a_node_for_every_class(kind: str, seed: int) -> None:
+    """Judged by k-means' own measure, in the naive embedding."""
+    vectors, epochs = shared_encoders(seed)
+    bank = bank_of(vectors, epochs)
+    naive = naive_affinity(vectors[epochs], kind)
+    for count in (2, 4, 8):
+        points = naive_embedding(naive, count)
+        best = KMeans(count, n_init=30, random_state=1).fit(points)
+        labels = np.array(ncut(affinity(bank.gram(), kind, bank.multiplicity), count, 0, bank.multiplicity))[epochs]
+        assert len(set(labels)) == count
+        assert inertia(points, labels) <= inertia(points, best.labels_) * (1 + 1e-9)
+        groups = ncut_groups(bank, count, kind)
+        assert as_partition(labels.tolist()) == {frozenset(group) for group in groups}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cut_of_a_small_graph_with_equal_nodes_is_the_smallest(seed: int) -> None:
+    """Two clusters of encoders; against all bipartitions of the classes, which keep equals together by themselves."""
+    rng = np.random.default_rng(seed)
+    points = np.concatenate([rng.normal(0, 0.4, (3, 2)), rng.normal(2.5, 0.4, (2, 2))])
+    epochs = [*range(5), *rng.integers(0, 5, 5).tolist()]
+    multiplicity = np.bincount(epochs)
+    weights = np.exp(-distances(points) / 2)
+    whole = weights[np.ix_(epochs, epochs)]
+
+    def cost(members: NDArray[np.bool_]) -> float:
+        cut = whole[members][:, ~members].sum()
+        return float(cut / whole[members].sum() + cut / whole[~members].sum())
+
+    codes = [np.array([bool(code >> i & 1) for i in range(10)]) for code in range(1, 2**9)]
+    best = min(codes, key=cost)
+    labels = np.array(ncut(weights, 2, 0, multiplicity))[epochs]
+    assert as_partition(labels.tolist()) == as_partition(best.astype(int).tolist())
+
+
+def test_how_many_classes_hold_an_encoder_matters() -> None:
+    """Three encoders on a line; the middle one goes with the side that has fewer classes to pull it away from."""
+    weights = np.array([[1.0, 0.5, 0.05], [0.5, 1.0, 0.5], [0.05, 0.5, 1.0]])
+    partitions = {counts: as_partition(ncut(weights, 2, 0, np.array(counts))) for counts in [(20, 5, 2), (2, 5, 20)]}
+    for counts, found in partitions.items():
+        epochs = np.repeat(np.arange(3), counts)
+        whole = weights[np.ix_(epochs, epochs)]
+        costs = {}
+        for alone in range(3):
+            members = epochs == alone
+            cut = whole[members][:, ~members].sum()
+            costs[alone] = cut / whole[members].sum() + cut / whole[~members].sum()
+        alone = min(costs, key=costs.__getitem__)
+        assert found == {frozenset({alone}), frozenset({0, 1, 2} - {alone})}
+    assert partitions[20, 5, 2] != partitions[2, 5, 20]
 
 
 # -- ablations -----------------------------------------------------------------------------------------------

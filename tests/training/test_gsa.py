@@ -24,15 +24,14 @@ from training_cases import (
 
 from landscape_lab.models import Network
 from landscape_lab.recipe import GsaRecipe, SamRecipe
+from landscape_lab.training.grouped_sharpness import GroupedSharpness, Perturbation
 from landscape_lab.training.gsa import (
-    GroupedSharpness,
-    Perturbation,
     orthogonal_parts,
     projections,
     radii,
 )
+from landscape_lab.training.losses import cross_entropy
 from landscape_lab.training.sam import sam_step
-from landscape_lab.training.workspace import cross_entropy
 
 GROUPS = torch.tensor([0, 0, 1, 1, 2, 2])  # of classes 0 … 5
 SIZES = [70, 25, 9]

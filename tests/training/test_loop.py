@@ -18,8 +18,8 @@ from training_cases import plain_copy
 from landscape_lab.errors import InputError
 from landscape_lab.run import Run
 from landscape_lab.training import Trainer
+from landscape_lab.training.losses import cross_entropy
 from landscape_lab.training.schedule import alpha
-from landscape_lab.training.workspace import cross_entropy
 
 # -- what a run records --------------------------------------------------------------------------------------
 
@@ -71,11 +71,22 @@ def test_what_is_recorded(case: str, finished: Callable[[str], Path]) -> None:
         assert last["value"] > 0
         assert last["gradient_norm"] > 0
         assert 0 < last["gradient_norm_to_loss"] < math.inf
+    for number, line in enumerate(grouped):
+        if number and settings.groups.period == 5:
+            assert "grouping" not in line
+            continue
+        found = line["grouping"]
+        assert sum(found["classes"]) == 10
+        assert sum(found["samples"]) == sum(digits().class_counts)
+        assert found["samples"] == [sum(digits().class_counts[c] for c in group) for group in line["groups"]]
+        assert found["encoders"] == len(set(lines[number + 1]["bank"]["epochs"]))
+        assert (found["adjusted_rand_index"] is None) == (number == 0)
     if settings.uses_gsa:
         for line in grouped:
             seen = line["perturbation"]
             assert len(seen["rho"]) == len(seen["epsilon_norm"]) == len(seen["steps"]) == len(line["groups"])
-            assert max(seen["steps"]) == 3
+            steps = {"exact": 3, "merged": 3, "stochastic": 2}[settings.gsa.passes]
+            assert sum(seen["steps"]) == steps if settings.gsa.passes == "stochastic" else max(seen["steps"]) == steps
             assert 0 < max(seen["rho"]) <= 3e-3 * (1 + 1e-6)
 
 

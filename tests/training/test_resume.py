@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from loop_cases import CASES, EPOCHS, Stopped, contents, recipe, stop_after, trainer_at
+from loop_cases import CASES, EPOCHS, OTHERS, Stopped, contents, recipe, stop_after, trainer_at
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *OTHERS])
 def test_stopped_and_resumed_it_is_the_same_to_the_byte(
     case: str, tmp_path: Path, finished: Callable[[str], Path]
 ) -> None:

@@ -8,8 +8,9 @@ from training_cases import batch, buffers, flat, gradient_at, plain_copy, residu
 
 from landscape_lab.recipe import SamRecipe
 from landscape_lab.training.erm import erm_step
+from landscape_lab.training.losses import cross_entropy
 from landscape_lab.training.sam import ascent, sam_step
-from landscape_lab.training.workspace import Workspace, cross_entropy
+from landscape_lab.training.workspace import Workspace
 
 TARGETS = [0, 1, 2, 3, 4, 5, 0, 0, 1, 0]
 GENERATOR = torch.Generator().manual_seed(5)

@@ -63,9 +63,9 @@ def test_alpha_is_equation_20() -> None:
     ("start", "period", "expected"),
     [
         (5, 10, [5, 15, 25]),
-        (0, 10, [1, 10, 20]),  # before epoch 1 the memory bank is empty
+        (0, 10, [0, 10, 20]),  # as the released code: from the initialisation
         (1, 10, [1, 11, 21]),
-        (0, 1, list(range(1, 30))),
+        (0, 1, list(range(30))),
         (29, 10, [29]),
         (30, 10, []),
     ],

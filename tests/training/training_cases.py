@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from landscape_lab.models import Network, build_network
+from landscape_lab.models import CosineClassifier, Network, ProjectionHead, build_network
 from landscape_lab.recipe import ModelRecipe
 from landscape_lab.training.workspace import Workspace
 
@@ -22,6 +22,15 @@ def smooth_net(seed: int = 0, classes: int = CLASSES) -> Network:
         torch.manual_seed(seed)
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4))
         return Network(encoder, nn.Linear(4, classes)).double().train()
+
+
+def contrast_net(seed: int = 0, classes: int = 4) -> Network:
+    """:func:`smooth_net` with a cosine classifier and BCL's two heads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4))
+        heads = ProjectionHead(4, 6, 3), ProjectionHead(4, 6, 3)
+        return Network(encoder, CosineClassifier(4, classes, 5.0), *heads).double().train()
 
 
 def residual_net(seed: int = 0, classes: int = CLASSES) -> Network:
