@@ -36,8 +36,14 @@ FORMS: dict[str, dict[str, Any]] = {
     "exact, every 4th": {"gsa.every": 4},
     "stochastic, every 4th": {"gsa.passes": "stochastic", "gsa.every": 4},
     "stochastic, every 4th, plain between": {"gsa.passes": "stochastic", "gsa.every": 4, "gsa.between": "plain"},
+    "merged, every 4th, held": {"gsa.passes": "merged", "gsa.every": 4, "gsa.between": "hold"},
     "exact, first view": {"gsa.ascent_views": "first"},
-    "merged, first view, every 4th": {"gsa.passes": "merged", "gsa.ascent_views": "first", "gsa.every": 4},
+    "merged, first view, every 4th, held": {
+        "gsa.passes": "merged",
+        "gsa.ascent_views": "first",
+        "gsa.every": 4,
+        "gsa.between": "hold",
+    },
     "no GSA (gkp)": {"method": "gkp"},
 }
 QUANTITIES = ("all", "few", "tail λ_max", "tail quality")

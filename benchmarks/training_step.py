@@ -56,7 +56,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "exact, every 4th": {"gsa.every": 4},
     "stochastic, every 4th": {"gsa.passes": "stochastic", "gsa.every": 4},
     "stochastic, every 8th": {"gsa.passes": "stochastic", "gsa.every": 8},
-    "merged, first view, every 4th": {"gsa.passes": "merged", "gsa.ascent_views": "first", "gsa.every": 4},
+    "merged, every 4th, held": {"gsa.passes": "merged", "gsa.every": 4, "gsa.between": "hold"},
+    "merged, first view, every 4th, held": {
+        "gsa.passes": "merged",
+        "gsa.ascent_views": "first",
+        "gsa.every": 4,
+        "gsa.between": "hold",
+    },
     "released code": {"gsa.passes": "merged", "gsa.global_gradient": "accumulated-ema", "gsa.contrast": "within-group"},
 }
 GOALS = {
@@ -64,6 +70,7 @@ GOALS = {
     "exact, ascent from the first view": ("BCL+GKP+GSA, exact, first view, G = 4", 6.0),
     "stochastic": ("BCL+GKP+GSA, stochastic, G = 4", 2.7),
     "amortised": ("BCL+GKP+GSA, stochastic, every 4th, G = 4", 1.6),
+    "amortised, perturbed at every step": ("BCL+GKP+GSA, merged, first view, every 4th, held, G = 4", 1.6),
     "amortised, aim": ("BCL+GKP+GSA, stochastic, every 8th, G = 4", 1.3),
 }
 

@@ -208,8 +208,9 @@ class GsaRecipe(_Table, frozen=True):
     group drawn at random, corrected so that the mean over draws is ``exact``."""
     every: Count = 1
     """Perturb at every k-th step only."""
-    between: Literal["reuse", "plain"] = "reuse"
-    """At the other steps: add the last difference between perturbed and plain gradient, or do not."""
+    between: Literal["reuse", "plain", "hold"] = "reuse"
+    """At the other steps: add the last difference between perturbed and plain gradient; do not; or, with ``merged``,
+    take the gradient at the last perturbation."""
     ascent_views: Literal["all", "first"] = "all"
     """BCL: the views from which the groups' gradients of Eq. 11 are taken; ``first``: the classified one."""
 
@@ -218,6 +219,8 @@ class GsaRecipe(_Table, frozen=True):
             raise ValueError(f"rho_max must be at least rho_min, got {self.rho_max} < {self.rho_min}")
         if self.passes == "stochastic" and self.global_gradient == "accumulated-ema":
             raise ValueError("passes = 'stochastic' draws one group, global_gradient = 'accumulated-ema' needs all")
+        if self.between == "hold" and self.passes != "merged":
+            raise ValueError(f"between = 'hold' holds the one perturbation of passes = 'merged', got {self.passes!r}")
         if self.passes == "stochastic" and self.ascent_views == "first":
             raise ValueError("passes = 'stochastic' needs all views' gradients: ascent_views = 'first' saves nothing")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,11 +28,18 @@ class Perturbation:
         rho: sums of Z ρ* (clamped), ``(G,)``.
         norm: sums of ‖ε‖, ``(G,)``.
         steps: number of steps in which the group was perturbed, ``(G,)``.
+        difference: sums of ‖∇L_g(θ + ε_g) - ∇L_g(θ)‖, ``(G,)``; of ``stochastic`` steps only.
     """
 
     rho: Tensor
     norm: Tensor
     steps: Tensor
+    difference: Tensor
+
+    @classmethod
+    def zeros(cls, groups: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Perturbation:
+        """Of no step yet."""
+        return cls(*torch.zeros(4, groups, device=device, dtype=dtype).unbind())
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,10 @@ class GroupedSharpness:
         sizes: ``|G_g|`` as counted by the recipe, length G.
         ascend: ``orthogonal`` (Eq. 12) or ``projection``: only what Eq. 12 removes (GSA-proj of Table 5).
         ema: moving average of the batch gradient ``(P,)``, or of each group's ``(G, P)``, to go on from.
+
+    Attributes:
+        differences: what ``stochastic`` expects ‖∇L_g(θ + ε_g) - ∇L_g(θ)‖ to be, from the log before; empty before
+            the first, zero where a group was not drawn.
     """
 
     def __init__(
@@ -101,9 +114,11 @@ class GroupedSharpness:
         self.sizes = torch.tensor(sizes, device=class_group.device)
         self.ascend = ascend
         self.ema = ema
-        zeros = torch.zeros(len(sizes), device=class_group.device)
-        self.log = Perturbation(zeros.clone(), zeros.clone(), zeros.clone())
+        self.log = Perturbation.zeros(len(sizes), class_group.device)
+        self.differences: list[float] = []
         self._correction: Tensor | None = None
+        self._perturbation: Tensor | None = None
+        self._indices: dict[tuple[int, ...], Tensor] = {}
 
     def step(
         self,
@@ -136,7 +151,7 @@ class GroupedSharpness:
         work = self.work
         batch = self._masks(images, targets, group_counts)
         weights = batch.shares if self.recipe.weight == "share" else torch.ones_like(batch.shares)
-        chosen = self._drawn(batch, draw) if self.recipe.passes == "stochastic" else None
+        chosen, factor = self._drawn(batch, draw) if self.recipe.passes == "stochastic" else (None, 1.0)
 
         losses, logits, gradients = self._clean(batch, weights, chosen, share, pull)
         taken = slice(None) if chosen is None else slice(chosen, chosen + 1)
@@ -144,26 +159,30 @@ class GroupedSharpness:
 
         origin = work.theta.clone()
         where = work.part(self.recipe.perturb)
-        total = float(len(batch.present)) if self.recipe.weight == "one" else 1.0
         if chosen is None:
             work.gradient.zero_()
             passes = list(zip(eps, weights[:, None] * batch.means, strict=True))
             if self.recipe.passes == "merged":
-                passes = [(batch.shares @ eps, weights @ batch.means)]
+                self._perturbation = batch.shares @ eps
+                passes = [(self._perturbation, weights @ batch.means)]
         else:
-            # Drawn with probability w_g / Σ w, so this has the mean Σ_g w_g ∇L_g(θ + ε_g) whatever the draw:
-            # ∇(Σ w_g L_g)(θ) + Σ w · (∇L_g(θ + ε_g) - ∇L_g(θ)).
+            # With group g drawn with probability p_g, the mean of this is Σ_g w_g ∇L_g(θ + ε_g), whatever p:
+            # ∇(Σ w_g L_g)(θ) + w_g / p_g · (∇L_g(θ + ε_g) - ∇L_g(θ)).
             assert gradients.plain is not None
             assert gradients.drawn is not None
-            torch.sub(gradients.plain, gradients.drawn, alpha=total, out=work.gradient)
-            passes = [(eps[0], total * batch.means[chosen])]
+            torch.sub(gradients.plain, gradients.drawn, alpha=factor, out=work.gradient)
+            passes = [(eps[0], factor * batch.means[chosen])]
         with frozen_batch_statistics(work.model):
             for perturbation, cotangent in passes:
                 work.move_to(origin, perturbation, where)
                 work.losses(images, targets).backward(cotangent)
         work.theta.copy_(origin)
+        if chosen is not None:
+            assert gradients.plain is not None
+            length = (work.gradient - gradients.plain).norm() / factor
+            self.log.difference.index_add_(0, batch.index[taken], length[None])
         if self.recipe.regulariser == "constant-rho":
-            scale = weights if chosen is None else torch.full_like(weights[taken], total)
+            scale = weights if chosen is None else torch.full_like(weights[taken], factor)
             work.gradient[where] += self._regulariser(origin[where], rho_star, scale, batch.index[taken])
         if self._reuses:
             assert gradients.plain is not None
@@ -181,7 +200,9 @@ class GroupedSharpness:
             "epsilon_norm": (self.log.norm / seen).tolist(),
             "steps": self.log.steps.tolist(),
         }
-        for total in (self.log.rho, self.log.norm, self.log.steps):
+        if self.recipe.passes == "stochastic":
+            result["difference_norm"] = self.differences = (self.log.difference / seen).tolist()
+        for total in (self.log.rho, self.log.norm, self.log.steps, self.log.difference):
             total.zero_()
         return result
 
@@ -192,32 +213,51 @@ class GroupedSharpness:
         return self.recipe.every > 1 and self.recipe.between == "reuse"
 
     def _step_between(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """A plain step, with the last perturbed step's difference to a plain one (as LookSAM reuses SAM's)."""
-        losses, logits = erm_step(self.work, images, targets)
-        if self._reuses:
+        """A step without a perturbation of its own."""
+        work = self.work
+        if self.recipe.between == "hold":
+            assert self._perturbation is not None, "the first step of an epoch is number 0"
+            origin = work.theta.clone()
+            work.move_to(origin, self._perturbation, work.part(self.recipe.perturb))
+            losses, logits = erm_step(work, images, targets)
+            work.theta.copy_(origin)
+            return losses, logits
+        losses, logits = erm_step(work, images, targets)
+        if self._reuses:  # as LookSAM (Liu et al., CVPR 2022) reuses SAM's
             assert self._correction is not None, "the first step of an epoch is number 0"
-            self.work.gradient += self._correction
+            work.gradient += self._correction
         return losses, logits
 
     def _masks(self, images: Tensor, targets: Tensor, group_counts: Sequence[int]) -> _Batch:
         # The whole batch goes through the network and the loss is masked (reading 32): a small group by itself
         # would wreck the BatchNorm statistics.
         present = [g for g, count in enumerate(group_counts) if count]
-        index = torch.tensor(present, device=targets.device)
+        key = tuple(present)
+        if key not in self._indices:  # a copy to the device waits for it: once for each combination of groups
+            self._indices[key] = torch.tensor(present, device=targets.device)
+        index = self._indices[key]
         members = (self.class_group[targets] == index[:, None]).to(self.work.theta.dtype)
         shares = [group_counts[g] / len(targets) for g in present]
         means = members / members.sum(1, keepdim=True)
         return _Batch(images, targets, present, index, means, members.mean(1), shares)
 
-    def _drawn(self, batch: _Batch, draw: float) -> int:
-        """The position of the drawn group among those present."""
-        chances = batch.host_shares if self.recipe.weight == "share" else [1 / len(batch.present)] * len(batch.present)
-        passed = 0.0
-        for position, chance in enumerate(chances):
-            passed += chance
-            if draw < passed:
-                return position
-        return len(chances) - 1
+    def _drawn(self, batch: _Batch, draw: float) -> tuple[int, float]:
+        """The position of the drawn group among those present, and w_g / p_g.
+
+        The variance is least for p_g in proportion to w_g times the length of the group's difference, which the log
+        before tells; a fifth goes by w_g alone, so that no factor is large.
+        """
+        count = len(batch.present)
+        weights = batch.host_shares if self.recipe.weight == "share" else [1.0] * count
+        chances = [weight / sum(weights) for weight in weights]
+        known = [self.differences[g] for g in batch.present] if self.differences else []
+        if known and max(known) > 0:
+            # A group that was not drawn lately is taken for the one that differs most.
+            expected = [chance * (length or max(known)) for chance, length in zip(chances, known, strict=True)]
+            chances = [0.8 * e / sum(expected) + 0.2 * chance for e, chance in zip(expected, chances, strict=True)]
+        ends = list(itertools.accumulate(chances))
+        position = min(bisect.bisect_right(ends, draw), count - 1)
+        return position, weights[position] / chances[position]
 
     def _clean(
         self, batch: _Batch, weights: Tensor, chosen: int | None, share: float, pull: Tensor | None

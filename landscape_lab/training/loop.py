@@ -34,6 +34,7 @@ from landscape_lab.training.workspace import Workspace
 __all__ = ["Trainer"]
 
 _GROUP_DRAWS = 2  # the loader's streams of random numbers are 0 and 1
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass
@@ -45,6 +46,7 @@ class _Progress:
     groups_by_epoch: dict[str, list[list[int]]] = field(default_factory=dict)
     penalty_constant: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
+    differences: list[float] = field(default_factory=list)
     grouping_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -229,6 +231,7 @@ class Trainer:
             }
         if self.sharpness:
             line["perturbation"] = self.sharpness.read_log()
+            self.progress.differences = self.sharpness.differences
         return line
 
     def _regroup(self, epoch: int) -> dict[str, Any]:
@@ -252,9 +255,16 @@ class Trainer:
         return images.contiguous(memory_format=torch.channels_last) if self.recipe.training.channels_last else images
 
     def _draws(self, epoch: int) -> list[float]:
-        """A uniform number for each step of the epoch, from the seed and the epoch alone."""
+        """A number in [0, 1) for each step of the epoch, from the seed and the epoch alone.
+
+        Each is uniform, but they follow one another by the golden ratio, so that within a few steps every group is
+        drawn as often as its share says: momentum then averages over groups, not over luck.
+        """
         sequence = np.random.SeedSequence((self.recipe.seed, epoch, _GROUP_DRAWS))
-        draws: list[float] = np.random.default_rng(sequence).random(self.loader.batches_per_epoch).tolist()
+        start = np.random.default_rng(sequence).random()
+        period = self.recipe.gsa.every  # only every so many steps a draw is used
+        steps = np.arange(self.loader.batches_per_epoch) // period
+        draws: list[float] = ((start + steps * _GOLDEN) % 1.0).tolist()
         return draws
 
     def _everywhere(self, pull: Tensor | None, held: slice) -> Tensor | None:
@@ -390,3 +400,4 @@ class Trainer:
         self._prepare_sharpness()
         if self.sharpness:
             self.sharpness.ema = tensors.get("gsa.ema")
+            self.sharpness.differences = self.progress.differences

@@ -41,7 +41,7 @@ def sharpness(case: str, **readings: Any) -> GroupedSharpness:
     net, base = CASES[case]
     recipe = GsaRecipe(**{"rho_max": 1.0, "radius_scale": 0.05, **readings})
     result = GroupedSharpness(Workspace(net(), base()), recipe, GROUPS, SIZES)
-    result.log = Perturbation(*torch.zeros(3, 3, dtype=torch.float64))
+    result.log = Perturbation.zeros(3, torch.device("cpu"), torch.float64)
     return result
 
 
@@ -81,13 +81,20 @@ def means() -> Tensor:
 @pytest.mark.parametrize("weight", ["share", "one"])
 @pytest.mark.parametrize("reading", ["project-batch", "project-ema", "subtract-ema"])
 @pytest.mark.parametrize("more", [{}, {"contrast": "within-group"}, {"regulariser": "constant-rho", "adaptive": True}])
-def test_stochastic_averages_to_exact(case: str, weight: str, reading: str, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize("differences", [[], [0.5, 4.0, 0.0]])
+def test_stochastic_averages_to_exact(
+    case: str, weight: str, reading: str, more: dict[str, Any], differences: list[float]
+) -> None:
     readings = {"weight": weight, "global_gradient": reading, **more}
     exact = stepped(sharpness(case, **readings))
     chances = SHARES if weight == "share" else [1 / 3] * 3
+    if differences:  # the third was not drawn: taken for the largest
+        expected = [chance * length for chance, length in zip(chances, [0.5, 4.0, 4.0], strict=True)]
+        chances = [0.8 * e / sum(expected) + 0.2 * c for e, c in zip(expected, chances, strict=True)]
     mean, each = torch.zeros_like(exact), []
     for group, chance in enumerate(chances):
         gsa = sharpness(case, passes="stochastic", **readings)
+        gsa.differences = differences
         each.append(stepped(gsa, draw=sum(chances[:group]) + chance / 2))
         assert gsa.log.steps.tolist() == [float(g == group) for g in range(3)]
         mean += chance * each[-1]
@@ -95,12 +102,31 @@ def test_stochastic_averages_to_exact(case: str, weight: str, reading: str, more
     assert torch.allclose(mean, exact, rtol=1e-9, atol=1e-12)
 
 
-def test_the_draw_has_the_groups_shares() -> None:
+def test_the_first_draws_have_the_groups_shares() -> None:
     gsa = sharpness("CE", passes="stochastic")
     for draw, group in [(0.0, 0), (0.49, 0), (0.5, 1), (0.74, 1), (0.75, 2), (1 - 1e-16, 2)]:
         gsa.read_log()
+        gsa.differences = []
         stepped(gsa, draw=draw)
         assert gsa.log.steps.argmax() == group
+
+
+def test_the_log_tells_the_next_draws_how_far_the_groups_differ() -> None:
+    gsa = sharpness("CE", passes="stochastic")
+    work, images = gsa.work, views(0, gsa.work.base)
+    start, theta = plain_copy(work.model), work.theta.clone()
+    gradients = torch.stack([gradient(start, work.base, images, weights) for weights in means()])
+    parts = orthogonal_parts(gradients, projections(gradients, torch.tensor(SHARES, dtype=torch.float64) @ gradients))
+    rho = 0.05 * radii(theta, parts, torch.tensor(SIZES))
+    epsilons = ascent(parts, theta, len(theta) ** 0.5 * rho[:, None], adaptive=False)
+    stepped(gsa, draw=0.6)
+    stepped(gsa, draw=0.6)
+    log = gsa.read_log()
+    moved = gradient(at(start, theta + epsilons[1]), work.base, images, means()[1])
+    assert log["difference_norm"] == pytest.approx([0, float((moved - gradients[1]).norm()), 0])
+    assert gsa.differences == log["difference_norm"]
+    stepped(gsa, draw=0.6)
+    assert gsa.read_log()["steps"][1] == 1  # shares 1/2, 1/4, 1/4, and none of the others is known to differ less
 
 
 @pytest.mark.parametrize("passes", ["exact", "merged", "stochastic"])
@@ -118,6 +144,25 @@ def test_a_step_between_reuses_the_difference(case: str, passes: str) -> None:
     again = sharpness(case, passes=passes)
     again.work.theta.add_(0.01)
     assert torch.allclose(stepped(gsa, 3, number=3, draw=0.1), stepped(again, 3, draw=0.1), rtol=1e-10, atol=1e-13)
+
+
+def test_a_held_step_between_is_the_gradient_at_the_last_perturbation() -> None:
+    gsa = sharpness("CE", passes="merged", every=3, between="hold")
+    work, one = gsa.work, torch.full((8,), 1 / 8, dtype=torch.float64)
+    before, theta = plain_copy(work.model), work.theta.clone()
+    first = stepped(gsa)
+    assert torch.equal(first, stepped(sharpness("CE", passes="merged")))
+    gradients = torch.stack([gradient(before, work.base, views(0, work.base), weights) for weights in means()])
+    shares = torch.tensor(SHARES, dtype=torch.float64)
+    parts = orthogonal_parts(gradients, projections(gradients, shares @ gradients))
+    rho = 0.05 * radii(theta, parts, torch.tensor(SIZES))
+    held = shares @ ascent(parts, theta, len(theta) ** 0.5 * rho[:, None], adaptive=False)
+    for number in (1, 2):
+        work.theta.add_(0.01)
+        theta, before = work.theta.clone(), plain_copy(work.model)
+        expected = gradient(at(before, theta + held), work.base, views(number, work.base), one)
+        assert torch.allclose(stepped(gsa, number, number=number), expected, rtol=1e-9, atol=1e-12)
+        assert torch.equal(work.theta, theta)
 
 
 def test_a_plain_step_between_is_plain() -> None:
@@ -201,3 +246,5 @@ def test_forms_that_make_no_sense_are_refused() -> None:
     for readings in ({"global_gradient": "accumulated-ema"}, {"ascent_views": "first"}):
         with pytest.raises(ValueError, match="stochastic"):
             GsaRecipe(passes="stochastic", **readings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="merged"):
+        GsaRecipe(passes="exact", between="hold")

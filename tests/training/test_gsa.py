@@ -47,8 +47,8 @@ def random(*shape: int) -> Tensor:
 def sharpness(work: Recorded, recipe: GsaRecipe, *, groups: Tensor = GROUPS, **options: Any) -> GroupedSharpness:
     sizes = options.pop("sizes", SIZES)
     result = GroupedSharpness(work, recipe, groups, sizes, **options)
-    zeros = torch.zeros(len(sizes), dtype=torch.float64)  # the log is float32, as training is
-    result.log = Perturbation(zeros.clone(), zeros.clone(), zeros.clone())
+    # the log is float32, as training is
+    result.log = Perturbation.zeros(len(sizes), torch.device("cpu"), torch.float64)
     return result
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from landscape_lab.recipe import GkpRecipe, GroupsRecipe, TrainingRecipe
+from landscape_lab.recipe import GkpRecipe, GroupsRecipe, TrainingRecipe, load_recipe
 from landscape_lab.training.schedule import alpha, learning_rate, regroups
 
 
@@ -73,3 +73,45 @@ def test_alpha_is_equation_20() -> None:
 def test_regroups(start: int, period: int, expected: list[int]) -> None:
     recipe = GroupsRecipe(start_epoch=start, period=period)
     assert [epoch for epoch in range(30) if regroups(recipe, epoch)] == expected
+
+
+@pytest.mark.parametrize(
+    ("presets", "expected"),
+    [
+        (
+            [],
+            {
+                0: 0.03,
+                1: 0.06,
+                2: 0.09,
+                3: 0.12,
+                4: 0.15,
+                5: 0.15,
+                159: 0.15,
+                160: 0.015,
+                179: 0.015,
+                180: 0.0015,
+                199: 0.0015,
+            },
+        ),
+        (
+            ["400-epochs"],
+            {0: 0.015, 4: 0.075, 9: 0.15, 10: 0.15, 359: 0.15, 360: 0.015, 379: 0.015, 380: 0.0015, 399: 0.0015},
+        ),
+    ],
+)
+def test_bcl_follows_its_table(presets: list[str], expected: dict[int, float]) -> None:
+    recipe = load_recipe("cifar100-lt-bcl-gkp-gsa", presets=presets)
+    assert {e: learning_rate(recipe.training, e) for e in expected} == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("paper", {0: 0.95, 50: 0.89874369, 100: 0.775, 150: 0.65125631, 200: 0.6}),
+        ("released-code", {0: 0.9, 50: 0.88535534, 100: 0.85, 150: 0.81464466, 200: 0.8}),
+    ],
+)
+def test_alpha_follows_its_table(preset: str, expected: dict[int, float]) -> None:
+    recipe = load_recipe("cifar100-lt-bcl-gkp-gsa", presets=[preset])
+    assert {e: alpha(recipe.gkp, e, recipe.training.epochs) for e in expected} == pytest.approx(expected, abs=5e-9)
