@@ -92,10 +92,6 @@ class GroupedSharpness:
         sizes: ``|G_g|`` as counted by the recipe, length G.
         ascend: ``orthogonal`` (Eq. 12) or ``projection``: only what Eq. 12 removes (GSA-proj of Table 5).
         ema: moving average of the batch gradient ``(P,)``, or of each group's ``(G, P)``, to go on from.
-
-    Attributes:
-        differences: what ``stochastic`` expects ‖∇L_g(θ + ε_g) - ∇L_g(θ)‖ to be, from the log before; empty before
-            the first, zero where a group was not drawn.
     """
 
     def __init__(
@@ -115,7 +111,6 @@ class GroupedSharpness:
         self.ascend = ascend
         self.ema = ema
         self.log = Perturbation.zeros(len(sizes), class_group.device)
-        self.differences: list[float] = []
         self._correction: Tensor | None = None
         self._perturbation: Tensor | None = None
         self._indices: dict[tuple[int, ...], Tensor] = {}
@@ -201,7 +196,7 @@ class GroupedSharpness:
             "steps": self.log.steps.tolist(),
         }
         if self.recipe.passes == "stochastic":
-            result["difference_norm"] = self.differences = (self.log.difference / seen).tolist()
+            result["difference_norm"] = (self.log.difference / seen).tolist()
         for total in (self.log.rho, self.log.norm, self.log.steps, self.log.difference):
             total.zero_()
         return result
@@ -242,22 +237,14 @@ class GroupedSharpness:
         return _Batch(images, targets, present, index, means, members.mean(1), shares)
 
     def _drawn(self, batch: _Batch, draw: float) -> tuple[int, float]:
-        """The position of the drawn group among those present, and w_g / p_g.
+        """The position of the drawn group among those present, and w_g / p_g; p_g is in proportion to w_g.
 
-        The variance is least for p_g in proportion to w_g times the length of the group's difference, which the log
-        before tells; a fifth goes by w_g alone, so that no factor is large.
+        Weighing the chances by the lengths of the groups' differences as well, which would make the variance least,
+        gained nothing that five seeds could show.
         """
-        count = len(batch.present)
-        weights = batch.host_shares if self.recipe.weight == "share" else [1.0] * count
-        chances = [weight / sum(weights) for weight in weights]
-        known = [self.differences[g] for g in batch.present] if self.differences else []
-        if known and max(known) > 0:
-            # A group that was not drawn lately is taken for the one that differs most.
-            expected = [chance * (length or max(known)) for chance, length in zip(chances, known, strict=True)]
-            chances = [0.8 * e / sum(expected) + 0.2 * chance for e, chance in zip(expected, chances, strict=True)]
-        ends = list(itertools.accumulate(chances))
-        position = min(bisect.bisect_right(ends, draw), count - 1)
-        return position, weights[position] / chances[position]
+        weights = batch.host_shares if self.recipe.weight == "share" else [1.0] * len(batch.present)
+        ends = list(itertools.accumulate(weights))
+        return min(bisect.bisect_right(ends, draw * ends[-1]), len(ends) - 1), ends[-1]
 
     def _clean(
         self, batch: _Batch, weights: Tensor, chosen: int | None, share: float, pull: Tensor | None

@@ -46,7 +46,6 @@ class _Progress:
     groups_by_epoch: dict[str, list[list[int]]] = field(default_factory=dict)
     penalty_constant: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
-    differences: list[float] = field(default_factory=list)
     grouping_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -231,7 +230,6 @@ class Trainer:
             }
         if self.sharpness:
             line["perturbation"] = self.sharpness.read_log()
-            self.progress.differences = self.sharpness.differences
         return line
 
     def _regroup(self, epoch: int) -> dict[str, Any]:
@@ -400,4 +398,3 @@ class Trainer:
         self._prepare_sharpness()
         if self.sharpness:
             self.sharpness.ema = tensors.get("gsa.ema")
-            self.sharpness.differences = self.progress.differences

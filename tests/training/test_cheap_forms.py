@@ -81,20 +81,13 @@ def means() -> Tensor:
 @pytest.mark.parametrize("weight", ["share", "one"])
 @pytest.mark.parametrize("reading", ["project-batch", "project-ema", "subtract-ema"])
 @pytest.mark.parametrize("more", [{}, {"contrast": "within-group"}, {"regulariser": "constant-rho", "adaptive": True}])
-@pytest.mark.parametrize("differences", [[], [0.5, 4.0, 0.0]])
-def test_stochastic_averages_to_exact(
-    case: str, weight: str, reading: str, more: dict[str, Any], differences: list[float]
-) -> None:
+def test_stochastic_averages_to_exact(case: str, weight: str, reading: str, more: dict[str, Any]) -> None:
     readings = {"weight": weight, "global_gradient": reading, **more}
     exact = stepped(sharpness(case, **readings))
     chances = SHARES if weight == "share" else [1 / 3] * 3
-    if differences:  # the third was not drawn: taken for the largest
-        expected = [chance * length for chance, length in zip(chances, [0.5, 4.0, 4.0], strict=True)]
-        chances = [0.8 * e / sum(expected) + 0.2 * c for e, c in zip(expected, chances, strict=True)]
     mean, each = torch.zeros_like(exact), []
     for group, chance in enumerate(chances):
         gsa = sharpness(case, passes="stochastic", **readings)
-        gsa.differences = differences
         each.append(stepped(gsa, draw=sum(chances[:group]) + chance / 2))
         assert gsa.log.steps.tolist() == [float(g == group) for g in range(3)]
         mean += chance * each[-1]
@@ -102,16 +95,15 @@ def test_stochastic_averages_to_exact(
     assert torch.allclose(mean, exact, rtol=1e-9, atol=1e-12)
 
 
-def test_the_first_draws_have_the_groups_shares() -> None:
+def test_the_draw_has_the_groups_shares() -> None:
     gsa = sharpness("CE", passes="stochastic")
     for draw, group in [(0.0, 0), (0.49, 0), (0.5, 1), (0.74, 1), (0.75, 2), (1 - 1e-16, 2)]:
         gsa.read_log()
-        gsa.differences = []
         stepped(gsa, draw=draw)
         assert gsa.log.steps.argmax() == group
 
 
-def test_the_log_tells_the_next_draws_how_far_the_groups_differ() -> None:
+def test_the_log_tells_how_far_a_perturbed_gradient_is_from_the_plain_one() -> None:
     gsa = sharpness("CE", passes="stochastic")
     work, images = gsa.work, views(0, gsa.work.base)
     start, theta = plain_copy(work.model), work.theta.clone()
@@ -124,9 +116,6 @@ def test_the_log_tells_the_next_draws_how_far_the_groups_differ() -> None:
     log = gsa.read_log()
     moved = gradient(at(start, theta + epsilons[1]), work.base, images, means()[1])
     assert log["difference_norm"] == pytest.approx([0, float((moved - gradients[1]).norm()), 0])
-    assert gsa.differences == log["difference_norm"]
-    stepped(gsa, draw=0.6)
-    assert gsa.read_log()["steps"][1] == 1  # shares 1/2, 1/4, 1/4, and none of the others is known to differ less
 
 
 @pytest.mark.parametrize("passes", ["exact", "merged", "stochastic"])
