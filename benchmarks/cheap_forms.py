@@ -33,9 +33,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "exact": {},
     "merged": {"gsa.passes": "merged"},
     "stochastic": {"gsa.passes": "stochastic"},
-    "exact, every 4th": {"gsa.every": 4},
+    "exact, every 4th, reuse": {"gsa.every": 4, "gsa.between": "reuse"},
+    "stochastic, every 4th, reuse": {"gsa.passes": "stochastic", "gsa.every": 4, "gsa.between": "reuse"},
     "stochastic, every 4th": {"gsa.passes": "stochastic", "gsa.every": 4},
-    "stochastic, every 4th, plain between": {"gsa.passes": "stochastic", "gsa.every": 4, "gsa.between": "plain"},
     "merged, every 4th, held": {"gsa.passes": "merged", "gsa.every": 4, "gsa.between": "hold"},
     "exact, first view": {"gsa.ascent_views": "first"},
     "merged, first view, every 4th, held": {

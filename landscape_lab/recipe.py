@@ -208,9 +208,9 @@ class GsaRecipe(_Table, frozen=True):
     group drawn at random, corrected so that the mean over draws is ``exact``."""
     every: Count = 1
     """Perturb at every k-th step only."""
-    between: Literal["reuse", "plain", "hold"] = "reuse"
-    """At the other steps: add the last difference between perturbed and plain gradient; do not; or, with ``merged``,
-    take the gradient at the last perturbation."""
+    between: Literal["plain", "reuse", "hold"] = "plain"
+    """At the other steps: the plain gradient; that and the last difference of a perturbed gradient to it; or, with
+    ``merged``, the gradient at the last perturbation."""
     ascent_views: Literal["all", "first"] = "all"
     """BCL: the views from which the groups' gradients of Eq. 11 are taken; ``first``: the classified one."""
 

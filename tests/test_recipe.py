@@ -113,7 +113,7 @@ OTHER = Recipe(
         contrast="within-group",
         passes="merged",
         every=3,
-        between="plain",
+        between="reuse",
         ascent_views="first",
     ),
     gkp=GkpRecipe(

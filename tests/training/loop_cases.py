@@ -68,6 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
         "groups.source": "frequency",
         "gsa.passes": "stochastic",
         "gsa.every": 2,
+        "gsa.between": "reuse",
         "groups.bank_mebibytes": 0,
     },
     "bcl gkp-gsa": {

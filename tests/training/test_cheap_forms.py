@@ -121,7 +121,7 @@ def test_the_log_tells_how_far_a_perturbed_gradient_is_from_the_plain_one() -> N
 @pytest.mark.parametrize("passes", ["exact", "merged", "stochastic"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_between_reuses_the_difference(case: str, passes: str) -> None:
-    gsa = sharpness(case, passes=passes, every=3)
+    gsa = sharpness(case, passes=passes, every=3, between="reuse")
     first = stepped(gsa, draw=0.6)
     assert torch.equal(first, stepped(sharpness(case, passes=passes), draw=0.6))
     base, one = gsa.work.base, torch.full((8,), 1 / 8, dtype=torch.float64)
@@ -155,14 +155,14 @@ def test_a_held_step_between_is_the_gradient_at_the_last_perturbation() -> None:
 
 
 def test_a_plain_step_between_is_plain() -> None:
-    gsa = sharpness("CE", every=2, between="plain")
+    gsa = sharpness("CE", every=2)
     stepped(gsa)
     there = gradient(gsa.work.model, gsa.work.base, views(1, gsa.work.base), torch.full((8,), 1 / 8).double())
     assert torch.allclose(stepped(gsa, 1, number=1), there, rtol=1e-10, atol=1e-13)
 
 
 def test_reuse_under_one_weight_a_group_is_relative_to_the_same_weights() -> None:
-    gsa = sharpness("CE", every=2, weight="one")
+    gsa = sharpness("CE", every=2, weight="one", between="reuse")
     first = stepped(gsa)
     summed = gradient(gsa.work.model, gsa.work.base, views(0, gsa.work.base), means().sum(0))
     there = gradient(gsa.work.model, gsa.work.base, views(1, gsa.work.base), torch.full((8,), 1 / 8).double())
@@ -175,7 +175,7 @@ def test_bcl_equals_the_transcription(ascent_from: str, every: int) -> None:
     readings = {"ascent_views": "first"} if ascent_from == "first" else {}
     if ascent_from == "within-group":
         readings["contrast"] = "within-group"
-    gsa = sharpness("BCL", every=every, **readings)
+    gsa = sharpness("BCL", every=every, between="reuse", **readings)
     start, theta, images = plain_copy(gsa.work.model), gsa.work.theta.clone(), views(0, gsa.work.base)
     base = gsa.work.base
     result = torch.zeros_like(theta)
