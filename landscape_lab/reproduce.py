@@ -173,7 +173,7 @@ def _accuracy(values: Sequence[float | None], run: Run, shot: str, dataset: Data
         return f"{statistics.mean(present):.1f} ± {statistics.stdev(present):.1f}"
     last = run.metrics()[-1]["test"]["class_accuracy"]
     classes = range(dataset.num_classes) if shot == "all" else run.info["subsets"][shot]
-    counts = torch.bincount(dataset.test.targets, minlength=dataset.num_classes).tolist()
+    counts = dataset.test.class_counts(dataset.num_classes)
     variance = sum(last[c] * (1 - last[c]) / counts[c] for c in classes) / len(classes) ** 2
     return f"{present[0]:.1f} ± {100 * variance**0.5:.1f}"
 

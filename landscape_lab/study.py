@@ -205,7 +205,7 @@ class Study:
         per_class: int | None = None,
     ) -> int:
         """About how many samples :meth:`spectra` multiplies by a vector, if nothing is stored yet."""
-        counts = torch.bincount(self.split(split).targets, minlength=self.dataset.num_classes).tolist()
+        counts = self.split(split).class_counts(self.dataset.num_classes)
         if per_class is not None:
             counts = [min(count, per_class) for count in counts]
         chosen = self.subset_classes(subsets)

@@ -50,6 +50,11 @@ class Split:
         """The same split on ``device``."""
         return Split(self.images.to(device), self.targets.to(device))
 
+    def class_counts(self, num_classes: int) -> list[int]:
+        """The number of samples of each class, length ``num_classes``; reads back from the device."""
+        counts: list[int] = torch.bincount(self.targets, minlength=num_classes).tolist()
+        return counts
+
     def only(self, classes: Iterable[int]) -> Split:
         """The samples of these classes, in file order, with their labels unchanged."""
         wanted = torch.tensor(sorted(set(classes)), dtype=torch.int64, device=self.targets.device)
@@ -85,7 +90,7 @@ class Dataset:
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
         """Training samples of each class."""
-        return tuple(torch.bincount(self.train.targets, minlength=self.num_classes).tolist())
+        return tuple(self.train.class_counts(self.num_classes))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -19,6 +19,7 @@ from landscape_lab.errors import InputError
 from landscape_lab.files import read_tensors, write_tensors
 from landscape_lab.models import build_network
 from landscape_lab.run import Run, load_state, state_of
+from landscape_lab.selection import reported_line
 from landscape_lab.training.epoch_log import EpochLog
 from landscape_lab.training.erm import erm_step
 from landscape_lab.training.estimate import StepCost, step_cost, training_seconds
@@ -83,10 +84,9 @@ class Trainer:
         )
         channels = self.train_split.images.shape[1]
         model = build_network(recipe.model, in_channels=channels, num_classes=dataset.num_classes, seed=recipe.seed)
-        counts = torch.bincount(self.train_split.targets, minlength=dataset.num_classes).tolist()
         self.work = Workspace(
             model.to(device),
-            base_loss(recipe.loss, counts, device),
+            base_loss(recipe.loss, self.train_split.class_counts(dataset.num_classes), device),
             bfloat16=recipe.training.precision == "bfloat16",
         )
         run.info["parameters"] = list(self.work.space.names)
@@ -334,8 +334,10 @@ class Trainer:
 
     def _best_epoch(self) -> int | None:
         """The epoch that is best on the validation split: its checkpoint is kept, whatever the grid."""
-        known = [line for line in self._metrics if line["epoch"] > 0 and "validation" in line]
-        return max(known, key=lambda line: line["validation"]["accuracy"]["all"])["epoch"] if known else None
+        if len(self._metrics) < 2 or not len(self.splits["validation"]):
+            return None
+        epoch: int = reported_line(self._metrics, "best-validation")["epoch"]
+        return epoch
 
     def _save_info(self) -> None:
         self.run.info["groups"] = self.progress.groups_by_epoch

@@ -70,7 +70,7 @@ class Preservation:
         self, work: Workspace, recipe: Recipe, dataset: Dataset, train: Split, folder: Path | None = None
     ) -> None:
         self.work, self.recipe, self.dataset, self.train = work, recipe, dataset, train
-        self.class_counts: list[int] = torch.bincount(train.targets, minlength=dataset.num_classes).tolist()
+        self.class_counts = train.class_counts(dataset.num_classes)
         self.held = work.part(recipe.gkp.parameters)
         limit = recipe.groups.bank_mebibytes << 20
         self.bank = MemoryBank(dataset.num_classes, folder, limit, statistics=recipe.groups.statistics)

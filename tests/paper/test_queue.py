@@ -42,6 +42,8 @@ class Workshop:
                 self.trained.append((recipe.method, len(lines)))
             lines.append({"epoch": len(lines)})
             run.save_metrics(lines)
+            run.info["epoch_seconds"] = [self.pace] * (len(lines) - 1)
+            run.save_info()
             if on_epoch:
                 on_epoch(lines[-1])
         run.finish()
