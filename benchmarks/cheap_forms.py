@@ -27,7 +27,8 @@ from landscape_lab.devices import resolve_device
 from landscape_lab.files import write_json
 from landscape_lab.recipe import Recipe, load_recipe, parse_assignment, rescaled
 from landscape_lab.run import Run
-from landscape_lab.study import Study
+from landscape_lab.studies import Study
+from landscape_lab.studies.curvature import spectra
 from landscape_lab.train import train_run
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -114,7 +115,7 @@ def measure(run: Run, dataset: Dataset, device: torch.device) -> dict[str, float
     tail = run.info["subsets"]["tail"]
     quality = last["train"]["quality"]["difference"]
     few = "few" if last["test"]["accuracy"]["few"] is not None else "tail"
-    spectrum = Study(run, device, dataset=dataset).spectra(("tail",), samples=1024)["tail"]
+    spectrum = spectra(Study(run, device, dataset=dataset), ("tail",), samples=1024)["tail"]
     return {
         "all": 100 * last["test"]["accuracy"]["all"],
         "few": 100 * last["test"]["accuracy"][few],

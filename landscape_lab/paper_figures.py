@@ -26,7 +26,10 @@ from landscape_lab.figures import (
     save,
 )
 from landscape_lab.run import Run
-from landscape_lab.study import USUAL, Study, spread
+from landscape_lab.studies import Study, spread
+from landscape_lab.studies.curvature import USUAL, spectra, spectra_cost
+from landscape_lab.studies.gradients import gradient_batches, gradients
+from landscape_lab.studies.surfaces import plane_surface, surface
 
 __all__ = ["FigureMaker", "Picture", "quality_panel"]
 
@@ -180,8 +183,8 @@ class FigureMaker:
     ) -> Surface:
         study = self.studies[role]
         with console.progress_bar(f"figure 1, {subset}", len(x) * len(y)) as advance:
-            return study.plane_surface(
-                name, plane, x, y, subset, settings=settings, samples=self.samples, progress=advance
+            return plane_surface(
+                study, name, plane, x, y, subset, settings=settings, samples=self.samples, progress=advance
             )
 
     def _fingerprint(self, role: str) -> str:
@@ -204,15 +207,16 @@ class FigureMaker:
         for role in NEEDS[2]:
             study = self.studies[role]
             with console.progress_bar(f"figure 2, {self.name(role)}", self.surface_steps**2) as advance:
-                surface = study.surface(
+                found = surface(
+                    study,
                     ("head", "tail"),
                     extent=self.extent,
                     steps=self.surface_steps,
                     samples=self.samples,
                     progress=advance,
                 )
-            notes = {subset: _rise(surface, subset, self.extent) for subset in ("head", "tail")}
-            panels.append(quality_panel(study.run, self.name(role), surface, notes))
+            notes = {subset: _rise(found, subset, self.extent) for subset in ("head", "tail")}
+            panels.append(quality_panel(study.run, self.name(role), found, notes))
         caption = (
             "Above: mean feature quality of head and tail classes over training, on training images (solid) and test "
             "images (dashed), in the form of Eq. 19 and in that of the released code. Below: training loss around the "
@@ -240,9 +244,9 @@ class FigureMaker:
             labels |= {c: f"Tail-{k} ({names[c]})" for k, c in enumerate(tail)}
             epochs = spread(study.run.checkpoints(), 5)
             with console.progress_bar(
-                f"figure 6, {self.name(role)}: batches", len(epochs) * study.gradient_batches()
+                f"figure 6, {self.name(role)}: batches", len(epochs) * gradient_batches(study)
             ) as advance:
-                found = tuple(study.gradients(epoch, (*head, *tail), progress=advance) for epoch in epochs)
+                found = tuple(gradients(study, epoch, (*head, *tail), progress=advance) for epoch in epochs)
             panels.append(SimilarityPanel(self.name(role), tuple(epochs), found))
         recipe = self.studies["standard"].run.recipe
         caption = (
@@ -257,13 +261,13 @@ class FigureMaker:
     def spectra(self, role: str) -> dict[str, Spectrum]:
         """The spectra of head and tail of one run."""
         study, subsets = self.studies[role], ("head", "tail")
-        cost = study.spectra_cost(subsets, USUAL, samples=self.samples)
+        cost = spectra_cost(study, subsets, USUAL, samples=self.samples)
         with console.progress_bar(f"Hessian, {self.name(role)}: samples × products", cost) as advance:
-            return study.spectra(subsets, samples=self.samples, progress=advance)
+            return spectra(study, subsets, samples=self.samples, progress=advance)
 
     def _nine(self) -> tuple[Figure, str, str]:
         roles = [role for role in ("standard", "sam", "ours") if role in self.studies]
-        spectra = {self.name(role): self.spectra(role) for role in roles}
+        found = {self.name(role): self.spectra(role) for role in roles}
         info = self.studies["standard"].run.info
         groups = "; ".join(
             f"{subset}: classes {', '.join(info['class_names'][c] for c in info['subsets'][subset])} "
@@ -275,7 +279,7 @@ class FigureMaker:
             "epoch, evaluation mode, no augmentation. λ_max by Lanczos ± the norm of its residual; the trace ± its "
             "standard error over probes; the density by stochastic Lanczos quadrature with the outliers deflated."
         )
-        return hessian_density(spectra), "Hessian eigenvalues of head and tail", caption
+        return hessian_density(found), "Hessian eigenvalues of head and tail", caption
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

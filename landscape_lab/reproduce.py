@@ -22,7 +22,7 @@ from landscape_lab.numbers import with_error
 from landscape_lab.paper_figures import NEEDS, FigureMaker, Picture
 from landscape_lab.recipe import Recipe, load_recipe, rescaled
 from landscape_lab.run import Run
-from landscape_lab.study import Study
+from landscape_lab.studies import Study
 from landscape_lab.train import train_run
 
 __all__ = ["reproduce"]

@@ -96,7 +96,7 @@ def test_results_are_kept_for_the_same_settings(call: Any, trained: Path, monkey
         "--json",
     ]
     first = call(*arguments)
-    monkeypatch.setattr("landscape_lab.study.measure", None)  # a second computation would fail
+    monkeypatch.setattr("landscape_lab.studies.curvature.measure", None)  # a second computation would fail
     assert call(*arguments).out == first.out
 
 

@@ -16,7 +16,7 @@ from landscape_lab.analysis import Hessian, Spectrum, trace
 from landscape_lab.curvature import CurvatureSettings, class_subsets, stratified
 from landscape_lab.errors import InputError
 from landscape_lab.run import Run
-from landscape_lab.study import Study
+from landscape_lab.studies import Study
 
 FEW = ["--probes", "6", "--steps", "12"]
 
@@ -141,7 +141,7 @@ def test_epochs(call: Any, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     again = Study(Run.open(run), torch.device("cpu"))
     assert len(json.loads(call(*arguments, "--json").out)["8,9"]) == 3
     assert again.run.load_result("hessian/epoch-0000-8_9-train", Spectrum) is not None
-    monkeypatch.setattr("landscape_lab.study.measure", None)  # a second computation would fail
+    monkeypatch.setattr("landscape_lab.studies.curvature.measure", None)  # a second computation would fail
     assert "epoch 2" in call(*arguments).out
 
 

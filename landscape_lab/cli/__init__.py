@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from landscape_lab.cli import analysis, curvature, paper, training
+from landscape_lab.cli import curvature, features, gradients, paper, surface, training, trajectory
 from landscape_lab.cli.group import cli, main
 
-__all__ = ["analysis", "cli", "curvature", "main", "paper", "training"]
+__all__ = ["cli", "curvature", "features", "gradients", "main", "paper", "surface", "training", "trajectory"]

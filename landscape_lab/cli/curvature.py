@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from landscape_lab.analysis import Comparison, Loss, Reference, Spectrum
     from landscape_lab.curvature import CurvatureSettings
-    from landscape_lab.study import Study
+    from landscape_lab.studies import Study
 
 __all__ = ["hessian"]
 
@@ -237,12 +237,22 @@ class _RunSource:
 
     def cost(self, settings: CurvatureSettings) -> int:
         """For the progress bar."""
-        return self.study.spectra_cost(self.subsets, settings, **self.options)
+        from landscape_lab.studies.curvature import spectra_cost
+
+        return spectra_cost(self.study, self.subsets, settings, **self.options)
 
     def spectra(self, settings: CurvatureSettings, progress: Progress) -> dict[str, Spectrum]:
         """Computed, or found in the run."""
-        return self.study.spectra(
-            self.subsets, self.epoch, settings, memory_limit=self.memory_limit, progress=progress, **self.options
+        from landscape_lab.studies.curvature import spectra
+
+        return spectra(
+            self.study,
+            self.subsets,
+            self.epoch,
+            settings,
+            memory_limit=self.memory_limit,
+            progress=progress,
+            **self.options,
         )
 
     def draw(self, found: Mapping[tuple[str, str | None], Spectrum]) -> Path:
@@ -437,12 +447,14 @@ def _one_share(
 ) -> None:
     import torch
 
+    from landscape_lab.studies.curvature import spectra
+
     torch.set_num_threads(threads)
     study = open_study(path, device, data_root)
     for settings in each:
         for epoch in epochs:
             warm = settings.density_products == 0
-            study.spectra(subsets, epoch, settings, warm=warm, memory_limit=memory_limit, **options)
+            spectra(study, subsets, epoch, settings, warm=warm, memory_limit=memory_limit, **options)
 
 
 def _over_epochs(
@@ -455,16 +467,17 @@ def _over_epochs(
     as_json: bool,
 ) -> None:
     from landscape_lab.figures import curvature_curves, save
-    from landscape_lab.study import spread
+    from landscape_lab.studies import spread
+    from landscape_lab.studies.curvature import spectra, spectra_cost
 
     found: dict[str, dict[int, Spectrum]] = {}
-    total = sum(study.spectra_cost(subsets, settings, **options) for settings in each) * len(epochs)
+    total = sum(spectra_cost(study, subsets, settings, **options) for settings in each) * len(epochs)
     with console.progress_bar(f"{len(epochs)} epochs: samples × products", total) as advance:
         for settings in each:
             for epoch in epochs:
                 warm = settings.density_products == 0
-                one = study.spectra(
-                    subsets, epoch, settings, warm=warm, memory_limit=memory_limit, progress=advance, **options
+                one = spectra(
+                    study, subsets, epoch, settings, warm=warm, memory_limit=memory_limit, progress=advance, **options
                 )
                 for name, spectrum in one.items():
                     found.setdefault(_label(name, settings.block), {})[epoch] = spectrum

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from landscape_lab import console
 from landscape_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from landscape_lab.study import Study
+    from landscape_lab.studies import Study
 
 __all__ = [
     "Command",
@@ -24,6 +26,7 @@ __all__ = [
     "open_study",
     "percent",
     "samples_option",
+    "show",
     "split_option",
 ]
 
@@ -109,9 +112,38 @@ def open_study(path: str, device: str, data_root: str | None) -> Study:
     """Open a run for analysis."""
     from landscape_lab.devices import resolve_device
     from landscape_lab.run import Run
-    from landscape_lab.study import Study
+    from landscape_lab.studies import Study
 
     return Study(Run.open(path), resolve_device(device), data_root)
+
+
+def show(
+    as_json: bool,
+    content: Any,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    pictures: Sequence[Path] = (),
+) -> None:
+    """Print a result: ``content`` as JSON if asked for, else a table, and where its pictures lie.
+
+    Args:
+        as_json: which of the two.
+        content: for machines, complete.
+        title: of the table.
+        header: of its columns.
+        rows: of text.
+        caption: below it.
+        pictures: as ``figures.save`` returns them; the first is named.
+    """
+    if as_json:
+        console.result(content)
+    else:
+        console.table(title, header, rows, caption)
+    if pictures:
+        console.note(f"picture: {pictures[0]}")
 
 
 def numbers_of(option: str, text: str, example: str = "0,30,60") -> list[int]:

@@ -17,7 +17,7 @@ from landscape_lab.paper.queue import DatasetCache
 from landscape_lab.paper.tables import FinishedRuns
 from landscape_lab.paper_figures import FigureMaker, Picture
 from landscape_lab.selection import WORDS
-from landscape_lab.study import Study
+from landscape_lab.studies import Study
 
 __all__ = ["curve_picture", "role_picture"]
 

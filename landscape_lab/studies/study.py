@@ -1,0 +1,148 @@
+"""A run opened for analysis: the model of an epoch, the samples of a subset, and the results stored with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from landscape_lab.curvature import class_subsets
+from landscape_lab.data import Dataset, Split, dataset_of, hold_out
+from landscape_lab.errors import InputError
+from landscape_lab.models import Network, build_network
+from landscape_lab.parameters import ParameterSpace
+from landscape_lab.run import Run
+
+__all__ = ["Progress", "Study", "file_name", "spread"]
+
+Progress = Callable[[int], None]
+_T = TypeVar("_T")
+
+
+class Study:
+    """A run opened for analysis.
+
+    Results are stored in the run with the settings that they were computed with, and not computed again for
+    the same settings.
+
+    Args:
+        run: the run.
+        device: where to compute.
+        data_root: where the data lie, if not where the recipe says.
+        dataset: the data, if already loaded.
+
+    Raises:
+        InputError: the data cannot be loaded or are not those of the run.
+    """
+
+    def __init__(
+        self, run: Run, device: torch.device, data_root: str | None = None, dataset: Dataset | None = None
+    ) -> None:
+        self.run, self.device = run, device
+        if dataset is None:
+            dataset = dataset_of(run.recipe.data, data_root)
+        if dataset.fingerprint != run.info["data"]["fingerprint"]:
+            raise InputError(
+                f"the data at hand are not those that {run.path} was trained on; give theirs with --data-root"
+            )
+        self.dataset = dataset.to(device)
+        share, seed = run.recipe.evaluation.validation_share, run.recipe.data.subset_seed
+        self._trained, _ = hold_out(self.dataset.train, share, seed)
+        self.subsets: dict[str, tuple[int, ...]] = {
+            "all": tuple(range(dataset.num_classes)),
+            **{name: tuple(classes) for name, classes in run.info["subsets"].items()},
+        }
+        self.model: Network = build_network(
+            run.recipe.model,
+            in_channels=dataset.train.images.shape[1],
+            num_classes=dataset.num_classes,
+            seed=run.recipe.seed,
+        ).to(device)
+        self.space = ParameterSpace(self.model)
+
+    def epoch(self, epoch: int | None = None) -> int:
+        """Load the checkpoint of an epoch (``None``: the last) into the model; returns its number."""
+        return self.run.load_checkpoint(epoch, self.model)
+
+    def classes(self, subset: str) -> tuple[int, ...]:
+        """The classes of ``head``, ``tail``, ``all``, ``many``, ``med``, ``few``, a group, or of ``0,3,7``.
+
+        Raises:
+            InputError: no such subset, no such class, or a subset without classes.
+        """
+        found = self.subset_classes([subset])
+        return tuple(dict.fromkeys(c for classes in found.values() for c in classes))
+
+    def subset_classes(self, subsets: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The classes of each subset: see :func:`~landscape_lab.curvature.class_subsets`; ``groups`` are the last ones.
+
+        Raises:
+            InputError: no such subset, no such class, or a subset without classes.
+        """
+        groups = list(self.run.info["groups"].values())
+        try:
+            return class_subsets(subsets, self.subsets, self.dataset.num_classes, groups[-1] if groups else ())
+        except InputError as error:
+            counts = ", ".join(map(str, self.run.info["class_counts"]))
+            raise InputError(f"{error}; the class counts of {self.run.path} are {counts}") from None
+
+    def split(self, which: str = "train") -> Split:
+        """The test split, or what of the training images was trained on (the classes' subset aside)."""
+        return self._trained if which == "train" else self.dataset.test
+
+    def samples(self, subset: str, split: str = "train", limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """The unaugmented, normalised images and targets of a subset, on the device.
+
+        Args:
+            subset: as :meth:`classes` takes it.
+            split: ``train`` or ``test``.
+            limit: at most so many, drawn at random; ``None``: all.
+
+        Raises:
+            InputError: the subset has no samples in this split.
+        """
+        part = self.choose(self.split(split), {subset: self.classes(subset)}, limit)
+        if not len(part):
+            raise InputError(f"the classes {subset!r} have no samples in the {split} split")
+        return self.dataset.normalise(part.images), part.targets
+
+    def choose(self, split: Split, subsets: Mapping[str, Sequence[int]], samples: int | None) -> Split:
+        """The samples of all subsets in random order, at most ``samples`` of each."""
+        # The readers give class after class; batches must mix them where BatchNorm uses the batch.
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).to(self.device)
+        targets = split.targets[order]
+        parts = []
+        for classes in subsets.values():
+            member = torch.isin(targets, torch.tensor(sorted(classes), device=self.device))
+            parts.append(order[member][:samples])
+        chosen = torch.cat(parts)
+        distinct = torch.unique(chosen)
+        if samples is not None and len(distinct) < len(chosen):
+            raise InputError(
+                "with a limit on samples the subsets must not share classes; limit the samples of each class instead"
+            )
+        chosen = chosen if len(distinct) == len(chosen) else order[torch.isin(order, distinct)]
+        chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(1)).to(self.device)]
+        return Split(split.images[chosen], split.targets[chosen])
+
+    def stored(self, name: str, kind: type[_T], settings: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
+        """The run's result of this name and these settings, or else what ``compute`` gives, which is stored."""
+        known = self.run.load_result(name, kind, settings)
+        if known is None:
+            known = compute()
+            self.run.save_result(name, known, settings)
+        return known
+
+
+def file_name(subset: str) -> str:
+    """A subset's name as part of a file's."""
+    return subset.replace(",", "_")
+
+
+def spread(available: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the available epochs, from the first to the last, evenly spaced."""
+    last = len(available) - 1
+    places = {round(k * last / (count - 1)) for k in range(count)} if count > 1 else {last}
+    return [available[place] for place in sorted(places)]
