@@ -9,11 +9,17 @@ from landscape_lab.version import __version__
 
 if TYPE_CHECKING:
     from landscape_lab.recipe import Recipe, load_recipe
+    from landscape_lab.recorder import Recorder
     from landscape_lab.run import Run
 
-__all__ = ["Recipe", "Run", "__version__", "load_recipe"]
+__all__ = ["Recipe", "Recorder", "Run", "__version__", "load_recipe"]
 
-_HOMES = {"Recipe": "landscape_lab.recipe", "load_recipe": "landscape_lab.recipe", "Run": "landscape_lab.run"}
+_HOMES = {
+    "Recipe": "landscape_lab.recipe",
+    "Recorder": "landscape_lab.recorder",
+    "Run": "landscape_lab.run",
+    "load_recipe": "landscape_lab.recipe",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 ::
 
-    recipe.toml   run.json   metrics.jsonl            readable without our code
+    recipe.toml   run.json   metrics.jsonl            readable without our code; no recipe where others trained
     checkpoints/epoch-0000.safetensors …              the trajectory; 0 is the initialisation
     resume/                                           all that continuing needs; removed when finished
     results/NAME.json (+ NAME.safetensors)   figures/
@@ -34,6 +34,9 @@ from landscape_lab.recipe import Recipe, differences, read_recipe, write_recipe
 __all__ = ["FORMAT_VERSION", "Run", "load_state", "state_of"]
 
 FORMAT_VERSION = 1
+ORIGINS = {"recorder": "recorded by a Recorder", "import": "imported from checkpoints"}
+"""Where a run without a recipe comes from, as ``run.json`` says it."""
+
 _T = TypeVar("_T")
 
 
@@ -42,24 +45,47 @@ class Run:
 
     Attributes:
         path: the directory.
-        recipe: what was asked for, complete.
         info: the content of ``run.json``.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path, recipe: Recipe | None, info: dict[str, Any]) -> None:
         self.path = path
-        self.recipe = recipe
+        self._recipe = recipe
         self.info = info
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was asked for, complete.
+
+        Raises:
+            InputError: the run was not trained by us.
+        """
+        if self._recipe is None:
+            raise InputError(
+                f"{self.path} was {ORIGINS[self.origin]}, not trained from a recipe: what needs its data or its model "
+                "asks for them with --target module:function"
+            )
+        return self._recipe
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether it was trained from a recipe, rather than recorded or imported."""
+        return self._recipe is not None
+
+    @property
+    def origin(self) -> str:
+        """Who made it: ``train``, ``recorder`` or ``import``."""
+        return str(self.info.get("origin", "train"))
 
     # -- opening ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, info: Mapping[str, Any]) -> Run:
+    def create(cls, path: Path, recipe: Recipe | None, info: Mapping[str, Any]) -> Run:
         """Make a new run directory.
 
         Args:
             path: a folder that does not exist or is empty.
-            recipe: the complete recipe.
+            recipe: the complete recipe; ``None`` where there is none, and ``info["origin"]`` says why.
             info: what ``run.json`` shall hold besides the format version and the status.
 
         Raises:
@@ -69,7 +95,8 @@ class Run:
         ours = ("recipe.toml", ".lock", ".*.tmp")
         if path.exists() and (not path.is_dir() or not all(any(map(entry.match, ours)) for entry in path.iterdir())):
             raise InputError(f"{path} exists and is not a run; choose another place with --out")
-        write_recipe(path / "recipe.toml", recipe)
+        if recipe is not None:
+            write_recipe(path / "recipe.toml", recipe)
         run = cls(path, recipe, {"format_version": FORMAT_VERSION, "status": "running", **info})
         run.save_info()
         return run
@@ -91,7 +118,7 @@ class Run:
                 f"{path} was written in run format {version}, this version reads format {FORMAT_VERSION}; "
                 "open it with the version of landscape-lab that wrote it"
             )
-        return cls(path, read_recipe(path / "recipe.toml"), info)
+        return cls(path, None if info.get("origin") in ORIGINS else read_recipe(path / "recipe.toml"), info)
 
     @classmethod
     def create_or_open(cls, path: Path, recipe: Recipe, info: Mapping[str, Any]) -> Run:
@@ -103,6 +130,8 @@ class Run:
         if not (path / "run.json").exists():
             return cls.create(path, recipe, info)
         run = cls.open(path)
+        if not run.has_recipe:
+            raise InputError(f"{path} holds a run that was {ORIGINS[run.origin]}; choose another place with --out")
         different = differences(recipe, run.recipe)
         if different:
             raise InputError(
@@ -204,6 +233,9 @@ class Run:
             raise InputError(f"{self.path} holds no checkpoint of epoch {epoch}; it has {', '.join(map(str, epochs))}")
         path = self.checkpoint_path(epoch)
         tensors, _ = read_tensors(path)
+        if self.info.get("buffers") is False:  # recorded without them
+            buffers = {name for name, _ in model.named_buffers()}
+            tensors = {**{name: own for name, own in state_of(model).items() if name in buffers}, **tensors}
         load_state(model, tensors, path)
         return epoch
 
@@ -319,7 +351,8 @@ def _named(value: Any) -> Any:
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """A model's parameters and buffers by name, detached."""
-    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    # What modules keep of their own (get_extra_state) is no tensor.
+    return {name: tensor.detach() for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace
 
-__all__ = ["filter_normalised", "layer_normalised", "orthogonalised", "random_direction", "sign_fixed"]
+__all__ = [
+    "NORMALISATIONS",
+    "Biases",
+    "Normalisation",
+    "filter_normalised",
+    "layer_normalised",
+    "norm_normalised",
+    "normalised",
+    "orthogonalised",
+    "random_direction",
+    "sign_fixed",
+]
+
+Normalisation = Literal["filter", "layer", "norm", "none"]
+Biases = Literal["out", "in"]
+NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
 
 def random_direction(space: ParameterSpace, *, seed: int = 0, generator: torch.Generator | None = None) -> Tensor:
@@ -24,19 +41,21 @@ def random_direction(space: ParameterSpace, *, seed: int = 0, generator: torch.G
     return torch.randn(space.size, generator=generator, dtype=torch.float64).to(space.device, space.dtype)
 
 
-def filter_normalised(direction: Tensor, space: ParameterSpace) -> Tensor:
+def filter_normalised(direction: Tensor, space: ParameterSpace, biases: Biases = "out") -> Tensor:
     r"""Scale each filter of a direction to the norm of the model's filter.
 
     .. math:: d_{ij} \leftarrow d_{ij} \, \|\theta_{ij}\| / \|d_{ij}\|
 
     for filter :math:`j` of layer :math:`i`, a slice along the first dimension of a tensor with two or more;
-    for a linear layer that is the weights of one output. Biases and BatchNorm's parameters (tensors of one
-    dimension or none) get zero: they have no filters, and BatchNorm's scale is not invariant to its own
-    perturbation.
+    for a linear layer that is the weights of one output.
 
     Args:
         direction: ``(P,)``.
         space: the model's parameters, at the values that set the scale.
+        biases: what becomes of biases and BatchNorm's parameters (tensors of one dimension or none), which have no
+            filters, and of which BatchNorm's scale is not invariant to its own perturbation: ``"out"``: zero, as the
+            reference draws all its pictures; ``"in"``: each tensor is scaled to the norm of the model's tensor, as one
+            filter.
 
     Returns:
         A new ``(P,)`` vector.
@@ -44,23 +63,61 @@ def filter_normalised(direction: Tensor, space: ParameterSpace) -> Tensor:
     Reference: Li et al., *Visualizing the loss landscape of neural nets*, NeurIPS 2018, arXiv:1712.09913,
     section 4.
     """
-    return _normalised(direction, space, filters=True)
+    return _normalised(direction, space, biases, filters=True)
 
 
-def layer_normalised(direction: Tensor, space: ParameterSpace) -> Tensor:
+def layer_normalised(direction: Tensor, space: ParameterSpace, biases: Biases = "out") -> Tensor:
     """As :func:`filter_normalised` with one scale for each tensor instead of each filter."""
-    return _normalised(direction, space, filters=False)
+    return _normalised(direction, space, biases, filters=False)
 
 
-def _normalised(direction: Tensor, space: ParameterSpace, filters: bool) -> Tensor:
-    if direction.shape != (space.size,):
-        raise ValueError(f"expected a direction of shape ({space.size},), got {tuple(direction.shape)}")
-    result = torch.zeros_like(direction)
+def norm_normalised(direction: Tensor, space: ParameterSpace, biases: Biases = "out") -> Tensor:
+    """Scale a direction as a whole to the norm of the parameters that it moves: all, or without biases and BatchNorm's.
+
+    Args:
+        direction: ``(P,)``.
+        space: the model's parameters, at the values that set the scale.
+        biases: ``"out"``: zero; ``"in"``: kept.
+    """
+    kept = _kept(direction, space, biases)
+    length = kept.norm()
+    if not length > 0:
+        return kept
+    weights = torch.where(_moved(space, biases), space.vector(), 0.0)
+    scaled: Tensor = kept * (weights.norm() / length)
+    return scaled
+
+
+def normalised(
+    direction: Tensor, space: ParameterSpace, kind: Normalisation = "filter", biases: Biases = "out"
+) -> Tensor:
+    """The direction by :func:`filter_normalised`, :func:`layer_normalised`, :func:`norm_normalised`, or as it is.
+
+    Args:
+        direction: ``(P,)``.
+        space: the model's parameters.
+        kind: ``"filter"``, ``"layer"``, ``"norm"`` or ``"none"``.
+        biases: ``"out"`` sets the entries of biases and BatchNorm's parameters to zero.
+
+    Raises:
+        InputError: no such kind.
+    """
+    if kind not in NORMALISATIONS or biases not in ("out", "in"):
+        raise InputError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, and biases 'out' or 'in'")
+    if kind == "none":
+        return _kept(direction, space, biases)
+    functions = {"filter": filter_normalised, "layer": layer_normalised, "norm": norm_normalised}
+    return functions[kind](direction, space, biases)
+
+
+def _normalised(direction: Tensor, space: ParameterSpace, biases: Biases, filters: bool) -> Tensor:
+    result = torch.zeros_like(_checked(direction, space))
     parts, sources = space.views(result), space.views(direction)
     for name, parameter in zip(space.names, space.parameters, strict=True):
-        if parameter.dim() < 2:
+        small = parameter.dim() < 2
+        if small and biases == "out":
             continue
-        rows = len(parameter) if filters else 1
+        rows = len(parameter) if filters and not small else 1
         weight = parameter.detach().reshape(rows, -1)
         source = sources[name].reshape(rows, -1)
         length = source.norm(dim=1, keepdim=True)
@@ -68,6 +125,24 @@ def _normalised(direction: Tensor, space: ParameterSpace, filters: bool) -> Tens
         scale = torch.where(length > 0, weight.norm(dim=1, keepdim=True) / length, 0.0)
         parts[name].copy_((source * scale).view(parameter.shape))
     return result
+
+
+def _kept(direction: Tensor, space: ParameterSpace, biases: Biases) -> Tensor:
+    return torch.where(_moved(space, biases), _checked(direction, space), 0.0)
+
+
+def _moved(space: ParameterSpace, biases: Biases) -> Tensor:
+    """Which entries a direction moves, ``(P,)``, bool."""
+    kept = [biases == "in" or parameter.dim() > 1 for parameter in space.parameters]
+    return torch.cat(
+        [torch.full((size,), one, device=space.device) for size, one in zip(space.sizes, kept, strict=True)]
+    )
+
+
+def _checked(direction: Tensor, space: ParameterSpace) -> Tensor:
+    if direction.shape != (space.size,):
+        raise ValueError(f"expected a direction of shape ({space.size},), got {tuple(direction.shape)}")
+    return direction
 
 
 def orthogonalised(direction: Tensor, against: Tensor) -> Tensor:

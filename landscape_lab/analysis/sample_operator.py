@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from landscape_lab.analysis.batches import Batches, Loss, batches_of, count_samples
 from landscape_lab.analysis.kernels import RightForwardMode
+from landscape_lab.analysis.layout import channels_last, has_convolutions
 from landscape_lab.analysis.losses import Objective, bends_as_told, objective_of
 from landscape_lab.analysis.memory import GraphBudget, graph_bytes, is_out_of_memory
 from landscape_lab.errors import InputError
@@ -205,7 +206,7 @@ class SampleOperator(ABC):
     def _lay_out(self) -> None:
         """Bring images in memory into the layout that is fast, once."""
         if isinstance(self._batches, list) and self.channels_last:
-            self._batches = [(_channels_last(inputs), targets) for inputs, targets in self._batches]
+            self._batches = [(channels_last(inputs), targets) for inputs, targets in self._batches]
 
     def _weigh(self) -> None:
         total = sum(self._objective.weight(targets) for _, targets in self._batches)
@@ -270,7 +271,7 @@ class SampleOperator(ABC):
     def _moved(self, part: Part) -> Part:
         inputs, targets = part
         inputs = inputs.to(self.device)
-        return _channels_last(inputs) if self.channels_last else inputs, targets.to(self.device)
+        return channels_last(inputs) if self.channels_last else inputs, targets.to(self.device)
 
     def _products(self, index: int, part: Part, columns: Tensor) -> Iterator[Tensor]:
         """The products ``(K, P)`` of a part, or of its halves where memory does not suffice for the whole."""
@@ -325,16 +326,16 @@ class SampleOperator(ABC):
 
     def _tried(self, loss: Loss) -> tuple[Objective, bool]:
         """How the loss averages, and whether the model takes channels-last images; refuses random models."""
-        channels_last = self.device.type == "cpu" and _has_convolutions(self._model)
+        fast = self.device.type == "cpu" and has_convolutions(self._model)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self._evaluating(), torch.no_grad(), _in_the_users_words():
             parts = self._trials()
             inputs, targets = next(parts)
-            if channels_last:
+            if fast:
                 try:
-                    self._model(_channels_last(inputs))
+                    self._model(channels_last(inputs))
                 except RuntimeError:  # view() of an image needs the usual layout
-                    channels_last = False
+                    fast = False
             torch.manual_seed(1)
             output = self._model(inputs)
             torch.manual_seed(2)
@@ -364,7 +365,7 @@ class SampleOperator(ABC):
                     "the loss has no second derivative that automatic differentiation sees: its gradient changes with "
                     "the output, but not in the graph (is a custom function differentiable once only, or detached?)"
                 )
-        return objective, channels_last
+        return objective, fast
 
     def _trials(self) -> Iterator[Part]:
         """The first samples of each batch, of two targets where the batch has two."""
@@ -396,14 +397,6 @@ def _space_of(model: nn.Module, parameters: ParameterSpace | str | None) -> Para
     if isinstance(parameters, ParameterSpace):
         return parameters
     return ParameterSpace(model, None if parameters is None else matching(model, parameters))
-
-
-def _channels_last(inputs: Tensor) -> Tensor:
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
-
-
-def _has_convolutions(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from landscape_lab.analysis.batches import Batches, Loss, batches_of, per_sample
+from landscape_lab.analysis.batches import Batches, Loss
+from landscape_lab.analysis.sweep import ACCURACY, LOSS, VARIANCE, Measured, Points, Sweep
 from landscape_lab.errors import InputError, nearest
-from landscape_lab.parameters import BatchNormPolicy, ParameterSpace, eval_mode
+from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
 
-__all__ = ["Line", "Plane", "Surface", "evaluate"]
+__all__ = ["Line", "Plane", "Surface", "axes_of", "evaluate", "points_of", "surface_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,15 @@ class Surface:
         accuracies: ``(S, ny, nx)``, the fraction of the subset's samples classified correctly.
         subsets: the names, in the order of the first axis.
         counts: the number of samples of each subset.
-        batch_norm: how BatchNorm normalised: ``"running"`` or ``"batch"``.
+        batch_norm: how BatchNorm normalised: ``"running"``, ``"batch"`` or ``"reestimated"``.
+        stderr: ``(S, ny, nx)``, the standard errors of the mean losses, for samples drawn independently: how far the
+            loss of other images of these classes may be. ``nan`` for a single sample.
+        evaluated: ``(ny, nx)``, bool: where the model was evaluated; elsewhere losses, accuracies and standard errors
+            are interpolated. ``None``: everywhere.
+        errors: ``(S, ny, nx)``, estimates of the losses' interpolation errors, 0 where the model was evaluated;
+            ``None`` where nothing is interpolated.
+        names: of the two axes.
+        marks: points to mark, ``(name, x, y)``.
     """
 
     x: Tensor
@@ -90,6 +99,11 @@ class Surface:
     subsets: tuple[str, ...]
     counts: tuple[int, ...]
     batch_norm: str
+    stderr: Tensor | None = None
+    evaluated: Tensor | None = None
+    errors: Tensor | None = None
+    names: tuple[str, str] = ("direction 1", "direction 2")
+    marks: tuple[tuple[str, float, float], ...] = ()
 
     def of(self, subset: str) -> Tensor:
         """The losses ``(ny, nx)`` of one subset.
@@ -114,13 +128,18 @@ def evaluate(
     num_classes: int,
     parameters: ParameterSpace | None = None,
     batch_norm: BatchNormPolicy = "running",
-    batch_size: int = 512,
+    batch_size: int | None = None,
+    class_counts: Mapping[int, float] | None = None,
+    statistics: Sequence[Tensor] | None = None,
+    known: Measured | None = None,
+    keep: Callable[[Measured], None] | None = None,
+    keep_every: float = 5.0,
     progress: Callable[[int], None] | None = None,
 ) -> Surface:
     """Evaluate the loss of every subset on every point of a grid, from one forward pass of the data a point.
 
     The losses are kept per sample and summed by class in float64 on the model's device, so that each further
-    subset is free. The data are read once and held on the device.
+    subset is free. The data are read once and held on the device, in the layout and the parts that are fastest.
 
     Args:
         model: any classifier with outputs ``(B, C)``; moved about during the sweep, and put back as it was.
@@ -134,53 +153,77 @@ def evaluate(
         parameters: the space that ``where`` lies in (``None``: all trainable parameters).
         batch_norm: ``"running"`` uses the statistics stored with the model at every point, as plain
             evaluation would; ``"batch"`` normalises by each batch's own, so that the batches then are part of
-            the result.
-        batch_size: samples in memory at a time, for a pair of tensors.
-        progress: called with 1 after each point.
+            the result; ``"reestimated"`` by means and variances over ``statistics``, measured anew at every point,
+            which takes one more pass.
+        batch_size: samples in memory at a time, for a pair of tensors; ``None``: as many as are fast, or 512 where
+            BatchNorm looks at the batch.
+        class_counts: how many samples of a class each union counts, where the data hold only some of them.
+        statistics: batches of inputs over which ``"reestimated"`` statistics are measured; ``None``: those of
+            ``batches``, which is right only if they are what the model was trained on.
+        known: what an earlier sweep of the same grid, data and model has measured.
+        keep: called every ``keep_every`` seconds with what has been measured, to be stored.
+        keep_every: seconds.
+        progress: called with 1 after each point, and at the beginning with the number of known ones.
 
     Raises:
         InputError: a subset without samples or with unknown classes, targets out of range, an empty grid.
     """
     space = parameters or ParameterSpace(model)
-    x, y = _grid(where, x, y, space)
-    data = [(inputs.to(space.device), targets.to(space.device)) for inputs, targets in batches_of(batches, batch_size)]
-    counts = _class_counts([targets for _, targets in data], num_classes)
-    member, subset_of = _membership(subsets, counts)
-    direction, *axis = (
-        part.to(space.device, space.dtype)
-        for part in ((where.x, where.y) if isinstance(where, Plane) else (where.direction,))
+    x, y = axes_of(where, x, y, space)
+    sweep = Sweep(
+        model,
+        loss,
+        batches,
+        space,
+        subsets=subsets,
+        num_classes=num_classes,
+        batch_norm=batch_norm,
+        batch_size=batch_size,
+        class_counts=class_counts,
+        statistics=statistics,
     )
-    origin = where.origin.to(space.device, space.dtype)
-    point = torch.empty_like(origin)
-    # Of each subset the summed losses, and the number of correct answers.
-    results = torch.empty(len(y), len(x), 2, len(subsets), dtype=torch.float64, device=space.device)
-    with torch.no_grad(), space.bound_to(point), eval_mode(model, batch_norm):
-        for j, b in enumerate(y.tolist()):
-            row = torch.add(origin, axis[0], alpha=b) if axis else origin
-            for i, a in enumerate(x.tolist()):
-                torch.add(row, direction, alpha=a, out=point)
-                sums = results.new_zeros(2, num_classes)
-                for inputs, targets in data:
-                    sums.index_add_(1, targets, _scores(loss, model(inputs), targets))
-                # Gathered, not a matrix product: 0 * nan would carry one class's nan into every subset.
-                results[j, i] = results.new_zeros(2, len(subsets)).index_add_(1, subset_of, sums[:, member])
-                if progress:
-                    progress(1)
-    totals = torch.zeros(len(subsets), dtype=torch.int64).index_add_(0, subset_of.cpu(), counts[member].cpu())
-    losses, accuracies = (results.cpu() / totals).permute(2, 3, 0, 1).contiguous()
-    return Surface(x, y, losses, accuracies, tuple(subsets), tuple(totals.tolist()), batch_norm)
+    points = points_of(sweep, where, x, y, known=known, keep=keep, every=keep_every, progress=progress)
+    points.measure(torch.ones(len(y), len(x), dtype=torch.bool))
+    return surface_of(sweep, x, y, points.measured.values)
 
 
-def _scores(loss: Loss, output: Tensor, targets: Tensor) -> Tensor:
-    """The loss of each sample and whether it is classified correctly, ``(2, B)``."""
-    losses = per_sample(loss, output, targets).double()
-    # A nan would win the argmax, and count as correct for the first class.
-    correct = (output.argmax(1) == targets) & ~losses.isnan()
-    return torch.stack([losses, correct.double()])
+def points_of(
+    sweep: Sweep,
+    where: Plane | Line,
+    x: Tensor,
+    y: Tensor,
+    *,
+    known: Measured | None = None,
+    keep: Callable[[Measured], None] | None = None,
+    every: float = 5.0,
+    progress: Callable[[int], None] | None = None,
+) -> Points:
+    """The points of a grid on ``where``; see :class:`~landscape_lab.analysis.sweep.Points`."""
+    axes = (where.x, where.y) if isinstance(where, Plane) else (where.direction,)
+    return Points(sweep, where.origin, axes, x, y, known=known, keep=keep, every=every, progress=progress)
 
 
-def _grid(where: Plane | Line, x: Tensor, y: Tensor | None, space: ParameterSpace) -> tuple[Tensor, Tensor]:
-    """The coordinates in float64, once they are known to fit."""
+def surface_of(sweep: Sweep, x: Tensor, y: Tensor, values: Tensor) -> Surface:
+    """What was measured, ``(ny, nx, 3, S)``, as a surface."""
+    by_subset = values.permute(2, 3, 0, 1).contiguous()
+    return Surface(
+        x=x,
+        y=y,
+        losses=by_subset[LOSS],
+        accuracies=by_subset[ACCURACY],
+        subsets=sweep.subsets,
+        counts=sweep.counts,
+        batch_norm=sweep.batch_norm,
+        stderr=by_subset[VARIANCE].sqrt(),
+    )
+
+
+def axes_of(where: Plane | Line, x: Tensor, y: Tensor | None, space: ParameterSpace) -> tuple[Tensor, Tensor]:
+    """The coordinates in float64, once they are known to fit.
+
+    Raises:
+        InputError: they do not, or the grid is empty.
+    """
     if where.origin.shape != (space.size,):
         raise InputError(
             f"the plane or line has {where.origin.numel()} parameters, the model {space.size}: "
@@ -193,29 +236,3 @@ def _grid(where: Plane | Line, x: Tensor, y: Tensor | None, space: ParameterSpac
     if not (x.dim() == y.dim() == 1 and len(x) and len(y)):
         raise InputError("the grid is empty: x and y must be one-dimensional, with one coordinate at least")
     return x, y
-
-
-def _class_counts(targets: Sequence[Tensor], num_classes: int) -> Tensor:
-    """The samples of each class, ``(C,)``."""
-    if not targets:
-        raise InputError("the subset holds no samples: choose classes that the data contain")
-    labels = torch.cat([*targets])
-    if labels.dim() != 1 or int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        raise InputError(f"targets must be class numbers (B,) in 0 .. {num_classes - 1}")
-    return labels.bincount(minlength=num_classes)
-
-
-def _membership(subsets: Mapping[str, Sequence[int]], counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of a class and the position of a subset that it belongs to."""
-    if not subsets:
-        raise InputError("no subsets to evaluate: name one at least")
-    pairs = []
-    for position, (name, classes) in enumerate(subsets.items()):
-        unknown = sorted(set(classes) - set(range(len(counts))))
-        if unknown:
-            raise InputError(f"subset {name!r} names class {unknown[0]}, but there are {len(counts)} classes")
-        if not int(counts[list(set(classes))].sum()):
-            raise InputError(f"the subset holds no samples: none of the data belong to a class of {name!r}")
-        pairs += [(label, position) for label in sorted(set(classes))]
-    member, subset_of = torch.tensor(pairs, device=counts.device).T
-    return member, subset_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from landscape_lab.analysis.directions import orthogonalised, sign_fixed
 from landscape_lab.analysis.surface import Plane
 from landscape_lab.errors import InputError
 
-__all__ = ["Trajectory", "pca_plane", "plane_through", "project"]
+__all__ = ["JointTrajectory", "Trajectory", "joint_pca", "pca_plane", "plane_through", "project"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,9 @@ class Trajectory:
         steps: the epoch or step of each checkpoint.
         explained_variance_ratio: of the plane's two axes, if it came from a principal component analysis.
         method: how the plane was chosen.
+        losses: ``(T,)``, the loss at each checkpoint, if it was measured.
+        plane_losses: ``(T,)``, the loss at its projection, which is what a surface over the plane shows there.
+        subset: whose loss, with samples and BatchNorm policy, in words.
     """
 
     coordinates: Tensor
@@ -35,6 +38,24 @@ class Trajectory:
     steps: tuple[int, ...]
     explained_variance_ratio: tuple[float, float] | None
     method: str
+    losses: Tensor | None = None
+    plane_losses: Tensor | None = None
+    subset: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class JointTrajectory:
+    """Several runs' paths in one plane, that of a principal component analysis over all their checkpoints.
+
+    Attributes:
+        paths: run to path; its residuals are the distances off the common plane.
+        explained_variance_ratio: of the plane's two axes, over all checkpoints of all runs.
+        residual_ratio: the share of the variance that the plane does not show.
+    """
+
+    paths: dict[str, Trajectory]
+    explained_variance_ratio: tuple[float, float]
+    residual_ratio: float
 
 
 def pca_plane(points: Tensor, origin: Literal["last", "first"] = "last") -> tuple[Plane, tuple[float, float]]:
@@ -131,3 +152,61 @@ def project(
         explained_variance_ratio=explained_variance_ratio,
         method=method,
     )
+
+
+def joint_pca(paths: Mapping[str, Tensor], block: int = 1 << 20) -> tuple[Plane, tuple[float, float]]:
+    r"""The plane that fits the checkpoints of several runs best.
+
+    It goes through their mean along the first two principal components of all of them; each checkpoint counts alike.
+    The components follow from the :math:`N \times N` matrix of the checkpoints' inner products, summed over blocks of
+    parameters, so that no float64 copy of all is made.
+
+    Args:
+        paths: run to checkpoints ``(T, P)``, all of one network; together three or more.
+        block: parameters at a time.
+
+    Returns:
+        The plane, orthonormal axes in the dtype of the checkpoints on the CPU, the largest entry of each axis
+        positive; and the fractions of the variance along them.
+
+    Raises:
+        InputError: too few checkpoints, all the same, or of networks of different sizes.
+
+    Example:
+        >>> a, b = torch.tensor([[3.0, 0, 1], [-3, 0, 1]]), torch.tensor([[0, 1.0, 1], [0, -1, 1]])
+        >>> plane, (first, second) = joint_pca({"a": a, "b": b})
+        >>> plane.origin, plane.x.abs(), round(first, 3), round(second, 3)
+        (tensor([0., 0., 1.]), tensor([1., 0., 0.]), 0.9, 0.1)
+    """
+    sizes = {name: tuple(points.shape) for name, points in paths.items()}
+    if any(len(size) != 2 for size in sizes.values()) or len({size[1] for size in sizes.values()}) != 1:
+        raise InputError(f"joint paths need checkpoints (T, P) of one network, got shapes {sizes}")
+    rows = [point for points in paths.values() for point in points]
+    size = rows[0].numel()
+    if len(rows) < 3 or size < 2:
+        raise InputError(f"a plane needs three checkpoints or more, got {len(rows)} of {size} parameters")
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    mean = torch.empty(size, dtype=torch.float64)
+
+    def centred(start: int) -> Tensor:
+        part = torch.stack([row[start : start + block].double().cpu() for row in rows])
+        mean[start : start + block] = part.mean(0)
+        return part - part.mean(0)
+
+    for start in range(0, size, block):
+        part = centred(start)
+        gram += part @ part.T
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    # Inner products of identical rows leave rounding, not zeros.
+    if not values[0] > 1e-14 * max(float(mean.square().sum()), 1e-300):
+        raise InputError("all checkpoints are the same: there is no path to look at")
+    axes = torch.cat([vectors[:, :2].T @ centred(start) for start in range(0, size, block)], dim=1)
+    if not values[1] > 1e-12 * values[0]:
+        raise InputError("the checkpoints lie on one line: they span no plane")
+    # The coefficients are nearly, not exactly, those of orthonormal axes.
+    first = axes[0] / axes[0].norm()
+    second = orthogonalised(axes[1], first)
+    axes = sign_fixed(torch.stack([first, second / second.norm()])).to(rows[0].dtype)
+    ratio = (values[:2] / values.sum()).tolist()
+    return Plane(mean.to(rows[0].dtype), axes[0].clone(), axes[1].clone()), (ratio[0], ratio[1])

@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
-from landscape_lab.cli import curvature, features, gradients, paper, surface, training, trajectory
+from landscape_lab.cli import (
+    barrier,
+    check,
+    curvature,
+    diagnose,
+    features,
+    gradients,
+    groups,
+    importing,
+    paper,
+    report,
+    sharpness,
+    surface,
+    training,
+    trajectory,
+)
 from landscape_lab.cli.group import cli, main
 
-__all__ = ["cli", "curvature", "features", "gradients", "main", "paper", "surface", "training", "trajectory"]
+__all__ = [
+    "barrier",
+    "check",
+    "cli",
+    "curvature",
+    "diagnose",
+    "features",
+    "gradients",
+    "groups",
+    "importing",
+    "main",
+    "paper",
+    "report",
+    "sharpness",
+    "surface",
+    "training",
+    "trajectory",
+]

@@ -1,6 +1,8 @@
-"""``gradients``: does a batch's gradient serve its classes?"""
+"""``gradients``: does a batch's gradient serve its classes, and do the classes' gradients agree?"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,21 +22,32 @@ from landscape_lab.cli.options import (
 )
 from landscape_lab.numbers import with_error
 
+if TYPE_CHECKING:
+    from landscape_lab.analysis import GradientSimilarity
+
 __all__ = ["gradients"]
 
+EXAMPLE = """
+landscape-lab gradients runs/digits-lt-erm-seed0 --epochs 0,30,60
 
-@cli.command(cls=Command, example="landscape-lab gradients runs/digits-lt-erm-seed0 --epochs 0,30,60")
+landscape-lab gradients runs/digits-lt-erm-seed0 --classes all --between --parameters 'encoder.stages.2.*'
+"""
+SHOWN = 12  # classes up to which the table of pairs fits
+
+
+@cli.command(cls=Command, example=EXAMPLE)
 @click.argument("run")
 @click.option("--epochs", metavar="N,N,…", help="Checkpoints to look at.  [default: five over the run]")
 @classes_option(("head", "tail"))
 @split_option
 @click.option(
     "--parameters",
-    type=click.Choice(["encoder", "classifier", "all"]),
+    metavar="NAME",
     default="encoder",
     show_default=True,
-    help="Whose gradient is compared.",
+    help="Whose gradient is compared: all, encoder, classifier, any module, or a pattern such as '*.conv1.*'.",
 )
+@click.option("--between", is_flag=True, help="Compare the classes with each other, too.")
 @data_root_option
 @device_option
 @json_option
@@ -44,16 +57,18 @@ def gradients(
     subsets: tuple[str, ...],
     split: str,
     parameters: str,
+    between: bool,
     data_root: str | None,
     device: str,
     as_json: bool,
 ) -> None:
     """Does a batch's gradient serve its classes?
 
-    Cosine of each class's gradient with its batch's, mean over batches with its standard error.
+    Cosine of each class's gradient with its batch's, mean over batches with its standard error; with --between also of
+    every two classes' gradients.
     """
-    from landscape_lab.figures import SimilarityPanel, save
-    from landscape_lab.figures import gradient_similarity as draw
+    from landscape_lab.figures import SimilarityPanel, class_similarity, gradient_similarity, save
+    from landscape_lab.figures.class_similarity import cosine_text
     from landscape_lab.studies import gradients as studies
     from landscape_lab.studies import spread
 
@@ -64,33 +79,69 @@ def gradients(
     with console.progress_bar("batches", len(chosen) * studies.gradient_batches(study, split)) as advance:
         for epoch in chosen:
             found[epoch] = studies.gradients(
-                study, epoch, classes, split=split, parameters=parameters, progress=advance
+                study, epoch, classes, split=split, parameters=parameters, between=between, progress=advance
             )
     names = {c: study.dataset.class_names[c] for c in classes}
     panel = SimilarityPanel(study.run.path.name, tuple(found), tuple(found.values()))
-    picture = save(draw([panel], names), study.run.path / "figures" / "gradient-similarity")
+    folder = study.run.path / "figures"
+    pictures = save(gradient_similarity([panel], names), folder / "gradient-similarity")
+    if between:
+        pictures = [*save(class_similarity([panel], names), folder / "class-similarity"), *pictures]
     rows = [
-        [class_label(c, names[c])] + [with_error(float(s.mean[k]), float(s.stderr[k])) for s in found.values()]
+        [
+            class_label(c, names[c]),
+            *(with_error(float(s.mean[k]), float(s.stderr[k])) for s in found.values()),
+            _absence(next(iter(found.values())), k),
+        ]
         for k, c in enumerate(classes)
     ]
-    content = {
-        str(epoch): {
-            str(c): {
-                "mean": float(s.mean[k]),
-                "std": float(s.std[k]),
-                "stderr": float(s.stderr[k]),
-                "present": int(s.present[k]),
-                "batches": s.batches,
-            }
-            for k, c in enumerate(s.classes)
-        }
-        for epoch, s in found.items()
-    }
     show(
         as_json,
-        content,
+        {str(epoch): _content(one, between) for epoch, one in found.items()},
         f"{study.run.path}: similarity of class and batch gradient, {parameters}, mean ± s.e. over batches",
-        ["class", *(f"epoch {epoch}" for epoch in found)],
+        ["class", *(f"epoch {epoch}" for epoch in found), "absent from"],
         rows,
-        pictures=picture,
+        pictures=pictures,
     )
+    if between and not as_json and len(classes) <= SHOWN:
+        epoch, last = list(found.items())[-1]
+        assert last.between is not None
+        console.table(
+            f"Class against class at epoch {epoch}: mean over the batches that hold both",
+            ["class", *(class_label(c, names[c]) for c in classes)],
+            [
+                [class_label(c, names[c]), *map(cosine_text, last.between.mean[k].tolist())]
+                for k, c in enumerate(classes)
+            ],
+        )
+
+
+def _absence(found: GradientSimilarity, k: int) -> str:
+    """How many batches did not hold a class."""
+    return f"{found.batches - int(found.present[k]):,} of {found.batches:,} batches"
+
+
+def _content(found: GradientSimilarity, between: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        str(c): {
+            "mean": float(found.mean[k]),
+            "std": float(found.std[k]),
+            "stderr": float(found.stderr[k]),
+            "present": int(found.present[k]),
+            "absent": found.batches - int(found.present[k]),
+            "batches": found.batches,
+        }
+        for k, c in enumerate(found.classes)
+    }
+    if between and found.between is not None:
+        for k, c in enumerate(found.classes):
+            tables = {
+                "mean": found.between.mean,
+                "std": found.between.std,
+                "present": found.between.present,
+            }
+            content[str(c)]["between"] = {
+                str(other): {key: table[k, j].item() for key, table in tables.items()}
+                for j, other in enumerate(found.classes)
+            }
+    return content

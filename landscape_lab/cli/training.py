@@ -128,15 +128,19 @@ def runs(folder: str, as_json: bool) -> None:
         except InputError as error:
             console.note(f"skipped: {error}")
             continue
-        accuracy = lines[-1]["test"]["accuracy"] if lines else {}
+        # Anybody's loop may have measured nothing on a test split.
+        accuracy = lines[-1].get("test", {}).get("accuracy") or {} if lines else {}
+        checkpoints = run.checkpoints()
+        recipe = run.recipe if run.has_recipe else None
         content.append(
             {
                 "run": str(run.path),
-                "data": run.recipe.data.name,
-                "method": run.recipe.method,
-                "seed": run.recipe.seed,
-                "epoch": lines[-1]["epoch"] if lines else 0,
-                "epochs": run.recipe.training.epochs,
+                "origin": run.origin,
+                "data": recipe.data.name if recipe else None,
+                "method": recipe.method if recipe else None,
+                "seed": recipe.seed if recipe else None,
+                "epoch": lines[-1]["epoch"] if lines else checkpoints[-1] if checkpoints else 0,
+                "epochs": recipe.training.epochs if recipe else None,
                 "status": run.info["status"],
                 "device": run.info["device"],
                 "accuracy": {name: accuracy.get(name) for name in ("all", "many", "med", "few")},
@@ -148,10 +152,10 @@ def runs(folder: str, as_json: bool) -> None:
     rows = [
         [
             r["run"],
-            r["data"],
-            r["method"],
-            str(r["seed"]),
-            f"{r['epoch']}/{r['epochs']}",
+            r["data"] or "–",
+            r["method"] or {"recorder": "recorded", "import": "imported"}[r["origin"]],
+            "–" if r["seed"] is None else str(r["seed"]),
+            str(r["epoch"]) if r["epochs"] is None else f"{r['epoch']}/{r['epochs']}",
             r["status"],
             *(percent(value) for value in r["accuracy"].values()),
         ]

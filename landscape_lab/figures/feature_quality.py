@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from landscape_lab.analysis.change_point import Onset
 from landscape_lab.analysis.surface import Surface
 from landscape_lab.figures.contour_row import Contours, contour_row
 from landscape_lab.figures.loss_scale import Kind
@@ -39,6 +40,7 @@ class QualityPanel:
         samples: subset → how many images the features of ``curves`` come from, for the legend.
         features: which images those are, for the legend.
         test_curves: as ``curves``, from test images, drawn dashed.
+        onsets: form of Q → subset → from when on its curve falls; an epoch is marked where the verdict is that it does.
     """
 
     title: str
@@ -50,6 +52,7 @@ class QualityPanel:
     samples: dict[str, int] = field(default_factory=dict)
     features: str = "training"
     test_curves: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    onsets: dict[str, dict[str, Onset]] = field(default_factory=dict)
 
 
 @in_paper_style
@@ -141,6 +144,8 @@ def _draw(
     ncols = 2 if 2 * (widest + 0.5) < figure.get_figwidth() else 1
     figure.legend(handles=handles, loc="outside upper center", ncols=ncols, frameon=False)
     notes = ["Quality: mean over the subset’s classes." + " One y axis for each row." * (len(panels) > 1)]
+    if any(panel.onsets for panel in panels):
+        notes.append(_onset_note(panels, forms))
     lowest = tops[-len(panels) :]
     if surfaces:
         spaces = [[grid[-1, k * (across + 1) + j] for j in range(across)] for k in range(len(panels))]
@@ -180,9 +185,21 @@ def _curves(axes: Axes, panel: QualityPanel, form: str, subsets: Sequence[str]) 
             curves = getattr(panel, chosen)
             if name in curves.get(form, {}):
                 axes.plot(panel.epochs, curves[form][name], linestyle=line, marker=marker, markersize=3.5, color=color)
+        onset = panel.onsets.get(form, {}).get(name)
+        if onset is not None and onset.epoch is not None:
+            axes.axvspan(onset.low, onset.high, color=color, alpha=0.14, linewidth=0)
+            axes.axvline(onset.epoch, color=color, linewidth=1.0, linestyle=(0, (1, 1.5)))
     axes.grid(True)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
     axes.margins(x=0.04, y=0.08)
+
+
+def _onset_note(panels: Sequence[QualityPanel], forms: Sequence[str]) -> str:
+    found = [onset for panel in panels for form in forms for onset in panel.onsets.get(form, {}).values()]
+    words = "No solid curve can be said to fall (change-point test at 5 %)."
+    if any(onset.epoch is not None for onset in found):
+        words = "Dotted: from when on a solid curve falls (change-point test at 5 %); shaded: the 95 % interval."
+    return words.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _legend(panels: Sequence[QualityPanel], subsets: Sequence[str]) -> list[Line2D]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
 from typing import ParamSpec
 
+import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -30,6 +33,7 @@ __all__ = [
     "SUBSETS",
     "colours_of",
     "grey_panel",
+    "house_style",
     "in_paper_style",
     "paper_style",
     "save",
@@ -66,11 +70,60 @@ LEVEL_RAMP = LinearSegmentedColormap.from_list(
 )
 
 
+_also: ContextVar[Path | None] = ContextVar("also", default=None)
+
+
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Within the block matplotlib draws with our style sheet alone; the caller's settings come back after it."""
-    with matplotlib.style.context(STYLE, after_reset=True):
+    also = _also.get()
+    with matplotlib.style.context([STYLE, also] if also else STYLE, after_reset=True):
         yield
+
+
+@contextmanager
+def house_style(path: Path | None) -> Iterator[None]:
+    """Within the block every picture is drawn, and saved, with a style sheet of one's own on top of ours.
+
+    Args:
+        path: a ``.mplstyle`` file; ``None``: ours alone.
+
+    Raises:
+        InputError: the file is missing, or matplotlib does not know what it says.
+    """
+    if path is not None:
+        _check_style(path)
+    token = _also.set(path)
+    try:
+        yield
+    finally:
+        _also.reset(token)
+
+
+def _check_style(path: Path) -> None:
+    # matplotlib logs what it does not understand and goes on; a user would wonder why nothing changes.
+    complaints: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complaints.append(" ".join(record.getMessage().split()))
+
+    logger, listener = logging.getLogger("matplotlib"), Listener(logging.WARNING)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(listener)
+    try:
+        found = matplotlib.rc_params_from_file(str(path), use_default_template=False)
+    except OSError:
+        raise InputError(f"the style file {path} cannot be read; give a .mplstyle file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a style file: it is not text") from None
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate = propagate
+    if complaints:
+        raise InputError(f"{path} is not a style file that matplotlib understands: {complaints[0]}")
+    if not found:
+        raise InputError(f"the style file {path} sets nothing; a line such as 'font.size: 8' would")
 
 
 def in_paper_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -25,19 +26,20 @@ def surfaces(
     *,
     quantity: Literal["loss", "accuracy"] = "loss",
     title: str = "",
-    names: tuple[str, str] = ("Direction 1", "Direction 2"),
+    names: tuple[str, str] | None = None,
     scale: Kind = "auto",
     limits: tuple[float, float] | None = None,
 ) -> Figure:
     """Draw a surface: filled contours, one panel for each subset, or curves of loss and accuracy along a line.
 
-    All panels have the same axes, colours and iso-lines. The cross marks the centre.
+    All panels have the same axes, colours and iso-lines. The cross marks the centre, or circles the checkpoints; fine
+    dots, where some of the grid is interpolated, the points at which the model was evaluated.
 
     Args:
         surface: what to draw; a line if it has one y only.
         quantity: what the panels of a plane show (a line shows both).
         title: above everything.
-        names: of the axes.
+        names: of the axes; ``None``: the surface's own.
         scale: of the loss: of the colours, or of a line's y axis.
         limits: the losses at which the colours end.
 
@@ -46,6 +48,7 @@ def surfaces(
     """
     if len(surface.x) < 2:
         raise ValueError(f"a picture needs at least two points along x, got {len(surface.x)}")
+    names = names or (capital(surface.names[0]), capital(surface.names[1]))
     if len(surface.y) == 1:
         return _line(surface, title, names[0], scale, limits)
     return _plane(surface, quantity, title, names, scale, limits)
@@ -81,8 +84,8 @@ def _plane(
     panels: list[Axes] = list(grid.flat[: len(subsets)])
     for k, (axes, array, name, count) in enumerate(zip(panels, values, subsets, surface.counts, strict=True)):
         colours.fill(axes, x, y, array, cmap=cmap)
-        for color, width in (("white", 3.2), ("#111111", 1.4)):
-            axes.plot(0, 0, "+", color=color, markersize=9, markeredgewidth=width)
+        _dots(axes, surface)
+        _marks(axes, surface)
         axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         axes.set_box_aspect(aspect)
         prefix = f"{letter(k)} " if len(subsets) > 1 else ""
@@ -101,7 +104,8 @@ def _plane(
         figure,
         [
             f"BatchNorm statistics: {surface.batch_norm}.",
-            "+ marks the centre.",
+            _words_on_marks(surface),
+            _words_on_dots(surface),
             "" if aspect == ratio else "The two axes are not drawn to the same scale.",
             missing_note(values),
         ],
@@ -126,8 +130,15 @@ def _line(surface: Surface, title: str, name: str, scale: Kind, limits: tuple[fl
         left.set_yscale("log")
     if limits is not None or range_of.clips_below or range_of.clips_above:
         left.set_ylim(range_of.low, range_of.high)
+    _bands(left, surface, colors)
     for axes in (left, right):
-        axes.axvline(0, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        for at in [mark for _, mark, _ in surface.marks] or [0.0]:
+            axes.axvline(at, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        if surface.evaluated is not None:
+            seen = x[as_array(surface.evaluated)[0].astype(bool)]
+            axes.plot(
+                seen, [0.012] * len(seen), "|", color="#555555", markersize=4, transform=axes.get_xaxis_transform()
+            )
         axes.set(xlabel=plain(name), xlim=(x[0], x[-1]))
         axes.grid(True)
     handles, labels = left.get_legend_handles_labels()
@@ -143,12 +154,64 @@ def _line(surface: Surface, title: str, name: str, scale: Kind, limits: tuple[fl
         figure,
         [
             f"BatchNorm statistics: {surface.batch_norm}.",
-            "The dotted line marks the centre.",
+            "The dotted line marks the centre." if not surface.marks else f"Dotted lines: {_marked(surface)}.",
+            "Bands: two standard errors over the samples." if surface.stderr is not None else "",
+            "" if surface.evaluated is None else "Ticks at the bottom: points evaluated; between them interpolated.",
             f"No finite loss at {missing:,} of {losses.size:,} points (gaps)." if missing else "",
             "The loss axis is cut off." if range_of.clips_below or range_of.clips_above else "",
         ],
     )
     return figure
+
+
+def _bands(axes: Axes, surface: Surface, colors: Sequence[str]) -> None:
+    """Two standard errors about each loss; the axis stays that of the losses."""
+    if surface.stderr is None:
+        return
+    limits = axes.get_ylim()
+    floor = limits[0] / 10 if axes.get_yscale() == "log" else -np.inf
+    for losses, stderr, color in zip(as_array(surface.losses), as_array(surface.stderr), colors, strict=True):
+        low, high = _finite(np.maximum(losses[0] - 2 * stderr[0], floor)), _finite(losses[0] + 2 * stderr[0])
+        axes.fill_between(as_array(surface.x), low, high, color=color, alpha=0.15, linewidth=0, zorder=1)
+    axes.set_ylim(limits)
+
+
+def _dots(axes: Axes, surface: Surface) -> None:
+    """Where the model was evaluated, so lightly that the surface is what one sees."""
+    if surface.evaluated is None:
+        return
+    rows, columns = np.nonzero(as_array(surface.evaluated))
+    x, y = as_array(surface.x)[columns], as_array(surface.y)[rows]
+    axes.scatter(x, y, s=0.35, color="#111111", alpha=0.35, linewidths=0, rasterized=True, zorder=2)
+
+
+def _marks(axes: Axes, surface: Surface) -> None:
+    """A cross at the centre, or the checkpoints with a line through them, the last one filled."""
+    if not surface.marks:
+        for color, width in (("white", 3.2), ("#111111", 1.4)):
+            axes.plot(0, 0, "+", color=color, markersize=9, markeredgewidth=width)
+        return
+    x, y = ([mark[k] for mark in surface.marks] for k in (1, 2))
+    for color, width, size in (("white", 2.6, 4.6), ("#111111", 1.0, 3.0)):
+        axes.plot(x, y, "o-", color=color, linewidth=width, markersize=size, zorder=3)
+    axes.plot(x[:1], y[:1], "o", color="white", markeredgecolor="#111111", markersize=5, zorder=4)
+
+
+def _words_on_marks(surface: Surface) -> str:
+    return f"o marks {_marked(surface)}, the first one white." if surface.marks else "+ marks the centre."
+
+
+def _marked(surface: Surface) -> str:
+    """The marks' names: all of a few, the ends of many."""
+    names = [plain(name) for name, _, _ in surface.marks]
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} to {names[-1].removeprefix('epoch ')}"
+
+
+def _words_on_dots(surface: Surface) -> str:
+    if surface.evaluated is None:
+        return ""
+    seen, points = int(surface.evaluated.sum()), surface.evaluated.numel()
+    return f"Dots: the {seen:,} of {points:,} points that were evaluated; elsewhere interpolated."
 
 
 def _finite(values: Array) -> Array:

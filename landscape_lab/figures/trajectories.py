@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,6 +33,8 @@ def trajectories(
 ) -> Figure:
     """Draw paths in one plane, on the loss over that plane if it is given, above their distances to the plane.
 
+    Where the losses along a path were measured, a third panel has them beside the losses at its projection.
+
     Args:
         paths: run → path; all in the same plane.
         surface: losses over that plane.
@@ -50,9 +52,11 @@ def trajectories(
     # Black is seen best on the blue ground, and red next.
     ring = CYCLE if surface is None else (STANDARD, OURS, *CYCLE[2:6])
     colors = [ring[k % len(ring)] for k in range(len(paths))]
-    figure = Figure(figsize=(5.8, 6.2 + 0.3 * bool(title)), layout="constrained")
-    plane, strip = figure.subplots(2, 1, height_ratios=[3.4, 1])
-    notes = ["Dots: checkpoints, labelled by " + plain(unit) + "; the lower panel: distance off the plane."]
+    measured = any(path.losses is not None for path in paths.values())
+    figure = Figure(figsize=(5.8, 6.2 + 0.3 * bool(title) + 1.5 * measured), layout="constrained")
+    plane, strip, *below = figure.subplots(2 + measured, 1, height_ratios=[3.4, 1, 1.1][: 2 + measured])
+    where = "middle" if measured else "lower"
+    notes = [f"Dots: checkpoints, labelled by {plain(unit)}; the {where} panel: distance off the plane."]
     if surface is not None:
         notes += _ground(figure, plane, surface, subset or surface.subsets[0], scale, limits)
     points = {run: as_array(path.coordinates) for run, path in paths.items()}
@@ -62,8 +66,11 @@ def trajectories(
         draw_path(plane, points[run], color, width=max(2.8 - 0.5 * k, 1.4), label=label)
         strip.plot(path.steps, as_array(path.residuals), "o-", color=color, markersize=2.8, linewidth=1.2)
     _labels(plane, strip, paths, unit)
+    if below:
+        strip.set_xlabel("")
+        notes += _losses(below[0], paths, colors, unit)
     if surface is None:
-        plane.margins(0.12)
+        plane.margins(0.16)
         plane.set_aspect("equal", adjustable="datalim")
     labels = [wrapped(plain(run), 3.6, 8.5) for run in paths]
     beside = "\n" not in "".join(labels) and sum(size_of(label, 8.5)[0] + 0.6 for label in labels) < 5.4
@@ -103,6 +110,31 @@ def _ground(
         f"Loss over {plural(count, 'sample')} ({plain(subset)}), BatchNorm statistics: {surface.batch_norm}.",
         "" if true_to_scale else "The two axes are not drawn to the same scale.",
         missing_note([losses]),
+    ]
+
+
+def _losses(axes: Axes, paths: Mapping[str, Trajectory], colors: Sequence[str], unit: str) -> list[str]:
+    """Draw the true losses and those of the plane; returns sentences for the caption."""
+    values = []
+    for path, color in zip(paths.values(), colors, strict=True):
+        if path.losses is not None and path.plane_losses is not None:
+            true, shown = as_array(path.losses), as_array(path.plane_losses)
+            axes.plot(path.steps, true, "-", color=color, linewidth=1.4)
+            axes.plot(path.steps, shown, "--", color=color, linewidth=1.2)
+            values += [true, shown]
+    positive = np.concatenate(values)
+    positive = positive[np.isfinite(positive) & (positive > 0)]
+    if len(positive) and positive.max() > 50 * positive.min():
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set(xlabel=capital(plain(unit)), ylabel=r"$L(\theta)$")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(True)
+    whose = "; ".join(dict.fromkeys(plain(path.subset) for path in paths.values() if path.subset))
+    return [
+        "Lowest panel: solid, the loss at the checkpoint; dashed, at its projection, which is what the plane shows"
+        + (f" ({whose})." if whose else ".")
     ]
 
 

@@ -14,7 +14,7 @@ from landscape_lab.errors import InputError
 from landscape_lab.studies.study import Progress, Study, file_name
 from landscape_lab.training.losses import cross_entropy
 
-__all__ = ["USUAL", "spectra", "spectra_cost"]
+__all__ = ["USUAL", "drawn", "spectra", "spectra_cost"]
 
 USUAL = CurvatureSettings()
 
@@ -77,7 +77,7 @@ def spectra(
         before, starts = _vectors_before(study, epoch, missing, split, settings) if warm else (None, {})
         if settings.density_products:
             chosen = {name: chosen[name] for name in missing}
-        data, counts = _drawn(study, chosen, split, samples, per_class)
+        data, counts = drawn(study, chosen, split, samples, per_class)
         measure(
             study.model,
             cross_entropy,
@@ -116,7 +116,7 @@ def spectra_cost(
     return settings.cost(sizes, used if samples is None else sum(sizes))
 
 
-def _drawn(
+def drawn(
     study: Study, subsets: Mapping[str, Sequence[int]], split: str, samples: int | None, per_class: int | None
 ) -> tuple[tuple[Tensor, Tensor], dict[int, float] | None]:
     """Images and targets of all subsets, and what the classes count where each has only some of its samples."""

@@ -8,7 +8,7 @@ import torch
 
 from landscape_lab.analysis import GradientSimilarity, gradient_similarity
 from landscape_lab.data import Split, plain_batches
-from landscape_lab.parameters import ParameterSpace
+from landscape_lab.parameters import ParameterSpace, matching
 from landscape_lab.studies.study import Progress, Study
 from landscape_lab.training.losses import cross_entropy
 
@@ -22,10 +22,26 @@ def gradients(
     *,
     split: str = "train",
     parameters: str = "encoder",
+    between: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> GradientSimilarity:
-    """Similarity of each class's gradient with its batch's (Fig. 6), in evaluation mode, unaugmented."""
+    """Similarity of each class's gradient with its batch's (Fig. 6), in evaluation mode, unaugmented.
+
+    Args:
+        study: the run.
+        epoch: of the checkpoint; ``None``: the last.
+        classes: to score; ``None``: all.
+        split: ``train`` or ``test``.
+        parameters: ``all``, or a module, a parameter or a glob over parameter names, as
+            :func:`~landscape_lab.parameters.matching` takes it.
+        between: compare the classes with each other, too.
+        seed: of the order in which samples make up batches.
+        progress: called with 1 after each batch.
+
+    Raises:
+        InputError: no parameter matches.
+    """
     epoch = study.epoch(epoch)
     batch_size = study.run.recipe.training.batch_size
     classes = tuple(classes) if classes is not None else study.subsets["all"]
@@ -37,24 +53,30 @@ def gradients(
         "parameters": parameters,
         "seed": seed,
     }
+    where = None if parameters == "all" else matching(study.model, parameters)
 
     def compute() -> GradientSimilarity:
         part = study.split(split)
         # The readers give class after class; batches must mix the classes as training does.
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).to(study.device)
         mixed = Split(part.images[order], part.targets[order])
-        where = None if parameters == "all" else lambda name: name.startswith(f"{parameters}.")
         return gradient_similarity(
             study.model,
             cross_entropy,
             plain_batches(mixed, study.dataset, batch_size),
             classes,
             parameters=ParameterSpace(study.model, where),
+            between=between,
             progress=progress,
         )
 
-    name = f"gradients/epoch-{epoch:04d}-{split}-{parameters}"
-    return study.stored(name, GradientSimilarity, settings, compute)
+    # A glob is no name of a file; that of a module is.
+    place = "".join(c if c.isalnum() or c in "._-" else "_" for c in parameters)
+    name = f"gradients/epoch-{epoch:04d}-{split}-{place}"
+    # What holds the classes' pairs, too, serves those who do not ask for them.
+    with_pairs = {**settings, "between": True}
+    known = study.run.load_result(name, GradientSimilarity, with_pairs)
+    return known or study.stored(name, GradientSimilarity, with_pairs if between else settings, compute)
 
 
 def gradient_batches(study: Study, split: str = "train") -> int:

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from landscape_lab.analysis.features import USUAL_BETA
-from landscape_lab.data import Dataset, Split, head_tail, plain_batches, shot_groups
-from landscape_lab.devices import describe
+from landscape_lab.data import Dataset, Split, plain_batches
 from landscape_lab.models import Network
 from landscape_lab.recipe import Recipe
+from landscape_lab.run_info import described
 from landscape_lab.training.evaluation import Evaluation, assess, shot_accuracies
-from landscape_lab.version import __version__
 
 __all__ = ["evaluate_epoch", "run_info"]
 
 
 def run_info(recipe: Recipe, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """What ``run.json`` holds from the start: versions, device, data, class counts and subsets of classes."""
-    counts = dataset.class_counts
-    subsets = {**shot_groups(counts), **head_tail(counts, recipe.evaluation.head_tail_fraction)}
     return {
-        "versions": {
-            "landscape-lab": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "device": describe(device),
-        "threads": torch.get_num_threads(),
+        **described(dataset.class_counts, dataset.class_names, device, recipe.evaluation.head_tail_fraction),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "train": len(dataset.train),
             "test": len(dataset.test),
         },
-        "class_names": list(dataset.class_names),
-        "class_counts": list(counts),
-        "subsets": {name: list(classes) for name, classes in subsets.items()},
-        "groups": {},
-        "epoch_seconds": [],
     }
 
 

@@ -8,6 +8,8 @@ from torch import nn
 from landscape_lab.analysis.directions import (
     filter_normalised,
     layer_normalised,
+    norm_normalised,
+    normalised,
     orthogonalised,
     random_direction,
     sign_fixed,
@@ -89,3 +91,47 @@ def test_orthogonalised(dtype: torch.dtype) -> None:
 def test_sign_fixed() -> None:
     rows = torch.tensor([[1.0, -3.0], [2.0, 1.0], [0.0, 0.0]])
     assert sign_fixed(rows).tolist() == [[-1.0, 3.0], [2.0, 1.0], [0.0, 0.0]]
+
+
+def transcription(direction: list[torch.Tensor], weights: list[torch.Tensor], norm: str, biases: str) -> None:
+    """Li et al.'s normalisation, filter by filter and in place, written out from the paper's section 4."""
+    for d, w in zip(direction, weights, strict=True):
+        if d.dim() <= 1:
+            if biases == "out":
+                d.fill_(0)
+            else:
+                d.mul_(w.norm() / d.norm())
+        elif norm == "filter":
+            for j in range(len(d)):
+                d[j].mul_(w[j].norm() / d[j].norm())
+        else:
+            d.mul_(w.norm() / d.norm())
+
+
+@pytest.mark.parametrize("biases", ["out", "in"])
+@pytest.mark.parametrize("norm", ["filter", "layer"])
+def test_normalisation_is_a_literal_transcription(conv: Case, norm: str, biases: str) -> None:
+    space = ParameterSpace(conv.model)
+    raw = random_direction(space, seed=3)
+    expected = [part.clone() for part in space.views(raw).values()]
+    transcription(expected, [parameter.detach() for parameter in space.parameters], norm, biases)
+    torch.testing.assert_close(normalised(raw, space, norm, biases), space.flatten(expected))
+
+
+def test_normalisation_as_a_whole_and_none(conv: Case) -> None:
+    space = ParameterSpace(conv.model)
+    raw = random_direction(space, seed=3)
+    whole = norm_normalised(raw, space, "in")
+    torch.testing.assert_close(whole, raw * (space.vector().norm() / raw.norm()))
+    weights = [parameter.detach().flatten() for parameter in space.parameters if parameter.dim() > 1]
+    out = norm_normalised(raw, space)
+    assert float(out.norm()) == pytest.approx(float(torch.cat(weights).norm()))
+    none = normalised(raw, space, "none")
+    for (name, part), drawn, parameter in zip(
+        space.views(none).items(), space.views(raw).values(), space.parameters, strict=True
+    ):
+        assert torch.equal(part, drawn if parameter.dim() > 1 else 0 * drawn), name
+    assert torch.equal(normalised(raw, space, "none", "in"), raw)
+    assert not norm_normalised(0 * raw, space).any()
+    with pytest.raises(InputError, match="normalisation must be one of filter, layer, norm, none"):
+        normalised(raw, space, "filters")

@@ -27,7 +27,9 @@ from landscape_lab.analysis import (
     top_eigenpairs,
     trace,
 )
+from landscape_lab.analysis.adaptive import evaluate_adaptively, nested_axis
 from landscape_lab.analysis.batches import Batches, Loss
+from landscape_lab.analysis.planes import mean_gradient, random_plane
 from landscape_lab.parameters import ParameterSpace
 
 
@@ -51,6 +53,18 @@ ANALYSES: dict[str, Callable[[nn.Module, Loss, Batches], object]] = {
     "similarity": lambda m, f, b: gradient_similarity(m, f, b),
     "surface": _surface,
     "surface by batch": lambda m, f, b: _surface(m, f, b, batch_norm="batch"),
+    "surface, re-estimated": lambda m, f, b: _surface(m, f, b, batch_norm="reestimated"),
+    "adaptive surface": lambda m, f, b: evaluate_adaptively(
+        m,
+        f,
+        b,
+        random_plane(ParameterSpace(m)),
+        x=nested_axis(-1, 1, 9),
+        y=nested_axis(-1, 1, 9),
+        subsets={"all": [0, 1, 2]},
+        num_classes=3,
+    ),
+    "mean gradient": lambda m, f, b: mean_gradient(m, f, b, ParameterSpace(m)),
     "encode": lambda m, f, b: encode(m, b),
     "filter normalised": lambda m, f, b: filter_normalised(random_direction(ParameterSpace(m)), ParameterSpace(m)),
     "layer normalised": lambda m, f, b: layer_normalised(random_direction(ParameterSpace(m)), ParameterSpace(m)),

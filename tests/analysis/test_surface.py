@@ -221,3 +221,154 @@ def test_more_bad_input(conv: Case) -> None:
     surface = evaluate(conv.model, cross_entropy, conv.batches, plane, **grid)
     with pytest.raises(InputError, match="did you mean 'head'"):
         surface.of("heads")
+
+
+def losses_at(model: nn.Module, point: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    output = moved(model, point).eval()(inputs).detach()
+    return F.cross_entropy(output, targets, reduction="none")
+
+
+def test_standard_errors_are_those_of_the_samples(conv: Case) -> None:
+    plane = plane_of(conv.model)
+    surface = evaluate(
+        conv.model, cross_entropy, conv.batches, plane, x=X, y=Y, subsets=SUBSETS, num_classes=3, batch_size=7
+    )
+    assert surface.stderr is not None
+    for j, b in enumerate(Y.tolist()):
+        for i, a in enumerate(X.tolist()):
+            losses = losses_at(conv.model, plane.point(a, b), *conv.batches)
+            for k, classes in enumerate(SUBSETS.values()):
+                some = losses[torch.isin(conv.targets, torch.tensor(classes))].numpy()
+                expected = some.std(ddof=1) / len(some) ** 0.5
+                assert float(surface.stderr[k, j, i]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_one_sample_has_no_standard_error(conv: Case) -> None:
+    data = conv.inputs[:1], conv.targets[:1]
+    label = int(conv.targets[0])
+    surface = evaluate(
+        conv.model, cross_entropy, data, plane_of(conv.model), x=X, y=Y, subsets={"it": [label]}, num_classes=3
+    )
+    assert surface.stderr is not None
+    assert bool(surface.stderr.isnan().all())
+    assert bool(surface.losses.isfinite().all())
+
+
+def test_classes_that_were_thinned_out_count_what_they_were(conv: Case) -> None:
+    plane, counts = plane_of(conv.model), {0: 140.0, 1: 7.0, 2: 30.0}
+    surface = evaluate(
+        conv.model,
+        cross_entropy,
+        conv.batches,
+        plane,
+        x=X,
+        y=Y,
+        subsets={"all": [0, 1, 2], "rest": [1, 2], "one": [1]},
+        num_classes=3,
+        class_counts=counts,
+    )
+    assert surface.stderr is not None
+    losses = losses_at(conv.model, plane.point(1.0, -1.0), *conv.batches)
+    parts = {c: losses[conv.targets == c].numpy() for c in range(3)}
+    for k, classes in enumerate([(0, 1, 2), (1, 2), (1,)]):
+        total = sum(counts[c] for c in classes)
+        mean = sum(counts[c] / total * parts[c].mean() for c in classes)
+        variance = sum((counts[c] / total) ** 2 * parts[c].var(ddof=1) / len(parts[c]) for c in classes)
+        assert float(surface.losses[k, 0, 2]) == pytest.approx(mean, rel=1e-10)
+        assert float(surface.stderr[k, 0, 2]) == pytest.approx(variance**0.5, rel=1e-9)
+
+
+def test_reestimated_statistics_are_those_of_the_data_at_each_point(conv: Case) -> None:
+    conv.model.drop.p = 0.0
+    before = {name: tensor.clone() for name, tensor in conv.model.state_dict().items()}
+    plane = plane_of(conv.model)
+    surface = evaluate(
+        conv.model,
+        cross_entropy,
+        conv.batches,
+        plane,
+        x=X,
+        y=Y,
+        subsets=SUBSETS,
+        num_classes=3,
+        batch_norm="reestimated",
+    )
+    assert surface.batch_norm == "reestimated"
+    for j, b in enumerate(Y.tolist()):
+        for i, a in enumerate(X.tolist()):
+            model = moved(conv.model, plane.point(a, b)).eval()
+            entering = model.conv(conv.inputs).detach()
+            model.norm.running_mean.copy_(entering.mean((0, 2, 3)))
+            model.norm.running_var.copy_(entering.var((0, 2, 3), unbiased=True))
+            expected = F.cross_entropy(model(conv.inputs), conv.targets).detach()
+            torch.testing.assert_close(surface.of("all")[j, i], expected)
+    for name, tensor in conv.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+class Flattening(nn.Module):
+    """An image network that takes channels-last images badly: it views them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.head = nn.Linear(2 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).view(len(x), -1) + x.view(len(x), -1))
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_layout_and_parts_do_not_matter(batch_size: int | None) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, inputs = Flattening().double(), torch.randn(20, 2, 3, 3, dtype=torch.float64)
+    targets = torch.arange(20) % 3
+    plane = plane_of(model)
+    surface = evaluate(
+        model,
+        cross_entropy,
+        [(inputs[:13], targets[:13]), (inputs[13:], targets[13:])],
+        plane,
+        x=X,
+        y=Y,
+        subsets=SUBSETS,
+        num_classes=3,
+        batch_size=batch_size,
+    )
+    expected = losses_at(model, plane.point(1.0, 0.25), inputs, targets).mean()
+    torch.testing.assert_close(surface.of("all")[1, 2], expected)
+
+
+def test_a_stopped_sweep_goes_on_to_the_same_bits(conv: Case) -> None:
+    plane, kept, seen = plane_of(conv.model), [], []
+    arguments = {"x": X, "y": Y, "subsets": SUBSETS, "num_classes": 3}
+
+    def stop(points: int) -> None:
+        seen.append(points)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    whole = evaluate(conv.model, cross_entropy, conv.batches, plane, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(
+            conv.model, cross_entropy, conv.batches, plane, keep=kept.append, keep_every=0.0, progress=stop, **arguments
+        )
+    assert int(kept[-1].done.sum()) == 4
+    assert bool(kept[-1].values[0].isfinite().all())
+    calls, done = [], []
+    conv.model.register_forward_hook(lambda *_: calls.append(1))
+    again = evaluate(
+        conv.model,
+        cross_entropy,
+        conv.batches,
+        plane,
+        known=kept[-1],
+        progress=done.append,
+        batch_size=100,
+        **arguments,
+    )
+    assert done == [4, 1, 1]
+    assert len(calls) == 2 + 1  # two points, and the trial of the layout
+    for name in ("losses", "accuracies", "stderr"):
+        assert torch.equal(getattr(again, name), getattr(whole, name)), name
