@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "guard"))
 
 from guard_cases import SUBSETS, Encoder, Net, cross_entropy, drawn, trained, twin
 

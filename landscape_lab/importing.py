@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from landscape_lab.checkpoint_files import epochs_of, read_state
 from landscape_lab.errors import InputError
-from landscape_lab.files import write_tensors
+from landscape_lab.files import read_tensors, write_tensors
 from landscape_lab.parameters import ParameterSpace
 from landscape_lab.run import Run
 from landscape_lab.run_info import described
 from landscape_lab.state_names import clean_names, fitted
 from landscape_lab.target import Target
 
-__all__ = ["import_run"]
+__all__ = ["import_run", "run_of"]
 
 
 def import_run(
@@ -93,6 +93,37 @@ def import_run(
     return Run.open(out)
 
 
+def run_of(target: Target, path: Path, spec: str) -> Run:
+    """The run at ``path``, or a new one whose only checkpoint, epoch 0, is the target's model as it is.
+
+    Raises:
+        InputError: there is something else at ``path``, or such a run of other weights.
+    """
+    model = target.model
+    names = clean_names(model)
+    state = {names[name]: tensor.detach() for name, tensor in model.state_dict().items() if name in names}
+    if (path / "run.json").exists():
+        run = Run.open(path)
+        if run.origin == "target" and not _equal(state, read_tensors(run.checkpoint_path(0))[0]):
+            raise InputError(f"{path} holds results of other weights than {spec} now gives: choose another folder")
+        return run
+    counts, class_names = _classes(target)
+    info = {
+        **described(counts, class_names, torch.device("cpu")),
+        "origin": "target",
+        "parameters": [names[name] for name in ParameterSpace(model).names],
+        "target": spec,
+    }
+    run = Run.create(path, None, info)
+    write_tensors(run.checkpoint_path(0), state, {"epoch": "0"})
+    run.finish()
+    return run
+
+
+def _equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[name].cpu(), other[name]) for name in state)
+
+
 def _state(file: Path, target: Target, prefix: str | None, key: str | None) -> dict[str, Tensor]:
     """A checkpoint with the names and types of the target's model."""
     try:
@@ -107,7 +138,7 @@ def _state(file: Path, target: Target, prefix: str | None, key: str | None) -> d
 
 def _classes(target: Target) -> tuple[list[int], list[str]]:
     try:
-        labels = target.labels()
+        labels = target.class_labels()
     except InputError:  # no classes: all samples are one
         return [len(target.tensors()[1])], ["all"]
     if len(labels) and int(labels.min()) < 0:

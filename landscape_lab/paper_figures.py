@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from landscape_lab.figures import (
 from landscape_lab.run import Run
 from landscape_lab.studies import Study, spread
 from landscape_lab.studies.curvature import USUAL, spectra, spectra_cost
+from landscape_lab.studies.features import FORMS, quality_history
 from landscape_lab.studies.gradients import gradient_batches, gradients
 from landscape_lab.studies.surfaces import plane_surface, surface
 
@@ -52,37 +53,51 @@ class Picture:
 
 
 def quality_panel(
-    run: Run, title: str, surface: Surface | None = None, notes: Mapping[str, str] | None = None
+    run: Run | Study,
+    title: str,
+    surface: Surface | None = None,
+    notes: Mapping[str, str] | None = None,
+    *,
+    epochs: Sequence[int] | None = None,
 ) -> QualityPanel:
-    """Mean feature quality of head and tail over the epochs of a run, from its metrics."""
-    lines = run.metrics()
-    subsets = {name: run.info["subsets"][name] for name in ("head", "tail")}
+    """Mean feature quality of head and tail over the epochs of a run.
 
-    def curves(split: str) -> dict[str, dict[str, tuple[float, ...]]]:
-        return {
-            form: {
-                name: tuple(_mean(line[split]["quality"][form], classes) for line in lines)
-                for name, classes in subsets.items()
-            }
-            for form in ("difference", "reciprocal")
+    Args:
+        run: the run, whose metrics hold the quality; of a study, what they do not hold is computed.
+        title: the run's name.
+        surface: around the last epoch.
+        notes: below the surfaces.
+        epochs: only these; ``None``: all.
+
+    Raises:
+        InputError: no epoch's quality is known.
+    """
+    info = run.info if isinstance(run, Run) else run.run.info
+    subsets = {name: info["subsets"][name] for name in ("head", "tail")}
+
+    def curves(split: str) -> tuple[tuple[int, ...], dict[str, dict[str, tuple[float, ...]]]]:
+        histories = {form: quality_history(run, split, form, epochs=epochs) for form in FORMS}
+        return histories["difference"].epochs, {
+            form: {name: tuple(history.quality[:, classes].nanmean(1).tolist()) for name, classes in subsets.items()}
+            for form, history in histories.items()
         }
 
-    counts = run.info["class_counts"]
+    measured, trained = curves("train")
+    try:
+        tested_at, tested = curves("test")
+    except InputError:  # there are no test samples
+        tested_at, tested = measured, {}
+    counts = info["class_counts"]
     return QualityPanel(
         title=title,
-        epochs=tuple(line["epoch"] for line in lines),
-        curves=curves("train"),
-        test_curves=curves("test"),
+        epochs=measured,
+        curves=trained,
+        test_curves=tested if tested_at == measured else {},
         surface=surface,
         notes=dict(notes or {}),
         classes={name: len(classes) for name, classes in subsets.items()},
         samples={name: sum(counts[c] for c in classes) for name, classes in subsets.items()},
     )
-
-
-def _mean(values: list[float | None], classes: list[int]) -> float:
-    present = [value for c in classes if (value := values[c]) is not None]
-    return sum(present) / len(present) if present else float("nan")
 
 
 class FigureMaker:
@@ -239,7 +254,7 @@ class FigureMaker:
             # The two most and the two least frequent classes, as in the paper.
             counts = study.run.info["class_counts"]
             head, tail = head_tail(counts, min(0.5, 2 / len(counts))).values()
-            names = study.dataset.class_names
+            names = study.class_names
             labels = {c: f"Head-{k} ({names[c]})" for k, c in enumerate(head)}
             labels |= {c: f"Tail-{k} ({names[c]})" for k, c in enumerate(tail)}
             epochs = spread(study.run.checkpoints(), 5)

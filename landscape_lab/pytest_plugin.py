@@ -136,7 +136,7 @@ class SharpnessGuard:
         target = Target(model, loss, batches)
         inputs, targets = target.tensors()
         # Without classes the targets may be anything, and all samples are of one.
-        labels = torch.zeros(len(inputs), dtype=torch.long) if classes is None else target.labels()
+        labels = torch.zeros(len(inputs), dtype=torch.long) if classes is None else target.class_labels()
         device = next(model.parameters()).device
         inputs, targets = inputs.to(device), targets.to(device)
         values, counts = labels.unique(return_counts=True)

@@ -34,7 +34,11 @@ from landscape_lab.recipe import Recipe, differences, read_recipe, write_recipe
 __all__ = ["FORMAT_VERSION", "Run", "load_state", "state_of"]
 
 FORMAT_VERSION = 1
-ORIGINS = {"recorder": "recorded by a Recorder", "import": "imported from checkpoints"}
+ORIGINS = {
+    "recorder": "recorded by a Recorder",
+    "import": "imported from checkpoints",
+    "target": "made of a target's model",
+}
 """Where a run without a recipe comes from, as ``run.json`` says it."""
 
 _T = TypeVar("_T")

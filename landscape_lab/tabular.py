@@ -12,7 +12,7 @@ from typing import Any
 from landscape_lab.errors import InputError
 from landscape_lab.numbers import number
 
-__all__ = ["Columns", "Tabular", "columns_of", "facts_of", "rows_of", "stacked", "summary_of"]
+__all__ = ["Columns", "Tabular", "columns_of", "facts_of", "labelled", "rows_of", "stacked", "summary_of"]
 
 Columns = dict[str, list[Any]]
 """Column → values: numbers, texts, truth values, and ``None`` where there is nothing."""
@@ -141,20 +141,27 @@ def _html(result: Any) -> str:
     columns = summary_of(result)
     rows = rows_of(columns)
     # What fills a column already is not said twice.
-    facts = [f"{name.replace('_', ' ')}: {_cell(value)}" for name, value in facts_of(result).items() if name not in columns]
-    head = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align: {_side(value)}">{escape(_cell(value))}</td>' for value in row) + "</tr>"
-        for row in rows[:MOST]
-    )
+    facts = [
+        f"{name.replace('_', ' ')}: {_cell(value)}" for name, value in facts_of(result).items() if name not in columns
+    ]
+    heads = [f'<th scope="col">{_words(name)}</th>' for name in columns]
+    if len(rows) == 1:  # upright, as it would be wider than the page
+        start = '<tr><th scope="row" style="text-align: left">'
+        body = "".join(f"{start}{_words(name)}</th>{_td(values[0])}</tr>" for name, values in columns.items())
+    else:
+        body = f"<tr>{''.join(heads)}</tr>" + "".join(f"<tr>{''.join(map(_td, row))}</tr>" for row in rows[:MOST])
     title = f"<strong>{escape(type(result).__name__)}</strong> {escape('; '.join(facts))}".rstrip()
     more = f"<p>… {len(rows) - MOST:,} more rows</p>" if len(rows) > MOST else ""
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if columns else ""
-    return f"<div><p>{title}</p>{table}{more}</div>"
+    return f"<div><p>{title}</p><table>{body}</table>{more}</div>"
 
 
-def _side(value: Any) -> str:
-    return "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
+def _words(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
+def _td(value: Any) -> str:
+    side = "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
+    return f'<td style="text-align: {side}">{escape(_cell(value))}</td>'
 
 
 def _cell(value: Any) -> str:

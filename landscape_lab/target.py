@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import os
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset, IterableDataset
 
-from landscape_lab.analysis.batches import Batches, Loss, batches_of
+from landscape_lab.analysis.batches import Loss, batches_of
 from landscape_lab.errors import InputError, nearest
+from landscape_lab.packing import Packing, packing_of
 
-__all__ = ["Target", "load_target"]
+__all__ = ["Target", "joined", "load_target", "module_named"]
 
-FIELDS = ("model", "loss", "batches", "class_names")
+FIELDS = ("model", "loss", "batches", "class_names", "test_batches", "labels", "test_labels", "encoder", "batch_size")
 RETURNS = "it must return a Target, (model, loss, batches), or a mapping with these keys"
 
 
@@ -36,22 +38,34 @@ class Target:
     Attributes:
         model: any module with trainable parameters; never changed.
         loss: ``loss(output, target)``, ``(B,)`` values or their mean.
-        batches: a pair of tensors, a list of batches, or a loader.
+        batches: a pair of tensors, a list of batches, or a loader. The inputs of a model that takes several are tuples,
+            or mappings of names to tensors.
         class_names: the name of each class, by its number.
+        test_batches: other samples, like ``batches``.
+        labels: ``(n,)`` integers, the class of each sample, where the targets are something else (sequences, numbers).
+        test_labels: the same of ``test_batches``.
+        encoder: the part of the model that gives features ``(B, D)``: a module's name such as ``"backbone.pool"``;
+            ``None``: what enters the model's last linear layer.
+        batch_size: of training, for what depends on it.
 
     Raises:
         InputError: one of these is something else; the batches are empty or can be read only once.
 
     Example:
         >>> data = torch.zeros(4, 2), torch.tensor([0, 1, 1, 0])
-        >>> Target(nn.Linear(2, 2), nn.CrossEntropyLoss(), data, ("cat", "dog")).labels()
+        >>> Target(nn.Linear(2, 2), nn.CrossEntropyLoss(), data, ("cat", "dog")).class_labels()
         tensor([0, 1, 1, 0])
     """
 
     model: nn.Module
     loss: Loss
-    batches: Batches
+    batches: Any
     class_names: tuple[str, ...] | None = None
+    test_batches: Any = None
+    labels: Tensor | None = None
+    test_labels: Tensor | None = None
+    encoder: str | None = None
+    batch_size: int = 128
     # The batches in one order, also those of a loader that shuffles: so tensors and labels belong together.
     _readable: Iterable[tuple[Tensor, Tensor]] = field(init=False, repr=False)
 
@@ -61,42 +75,93 @@ class Target:
             raise InputError(f"the loss is the class {self.loss.__name__}: make one of it, {self.loss.__name__}()")
         if not callable(self.loss):
             raise InputError(f"the loss must be a function of (output, target), got {_kind(self.loss)}")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise InputError(f"batch_size must be a number of samples, got {self.batch_size!r}")
+        self._pack()
         object.__setattr__(self, "_readable", _checked_batches(self.batches))
         object.__setattr__(self, "class_names", _checked_names(self.class_names))
+        if self.test_batches is not None:
+            _checked_batches(self.test_batches)
+        if self.encoder is not None:
+            module_named(self.model, self.encoder)
+
+    def _pack(self) -> None:
+        """Make one tensor of the inputs of a model that takes several."""
+        packing = _packing(self.batches)
+        if packing is None:
+            return
+        model = copy.deepcopy(self.model)
+        packing.attach(model)
+        object.__setattr__(self, "model", model)
+        for name in ("batches", "test_batches"):
+            batches = getattr(self, name)
+            if batches is not None:
+                with torch.random.fork_rng(devices=[]):
+                    packed = [(packing.pack(inputs), targets) for inputs, targets in _one_by_one(batches)]
+                object.__setattr__(self, name, packed)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All batches as one pair on the CPU, in their order.
-
-        Returns:
-            Inputs ``(n, …)`` and targets ``(n, …)``.
+        """All batches as one pair on the CPU, in their order: inputs ``(n, …)`` and targets ``(n, …)``.
 
         Raises:
-            InputError: inputs or targets of different batches have different shapes, or a batch has not one target
-                for each input.
+            InputError: as :func:`joined`.
         """
-        parts = [(inputs.detach().cpu(), targets.detach().cpu()) for inputs, targets in self._readable]
-        for inputs, targets in parts:
-            _check_lengths(inputs, targets)
-        return _joined([inputs for inputs, _ in parts], "inputs"), _joined([targets for _, targets in parts], "targets")
+        return joined(self._readable)
 
-    def labels(self) -> Tensor:
+    def class_labels(self) -> Tensor:
         """The class of each sample, ``(n,)``, int64, on the CPU, in the batches' order.
 
         Raises:
             InputError: the targets are no class numbers, or there are more classes than names.
         """
-        labels = _joined([targets.detach().cpu() for _, targets in self._readable], "targets")
+        return self.labels_of(_joined([targets.detach().cpu() for _, targets in self._readable], "targets"))
+
+    def labels_of(self, targets: Tensor, test: bool = False) -> Tensor:
+        """The class of each sample with these ``targets``, all of ``batches`` or of ``test_batches``.
+
+        Raises:
+            InputError: the targets are no class numbers, or there are more classes than names.
+        """
+        given = self.test_labels if test else self.labels
+        labels = targets if given is None else given.detach().cpu()
         if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise InputError(
                 f"classes need one integer target a sample, but the targets have shape {tuple(labels.shape)} and type "
-                f"{str(labels.dtype).removeprefix('torch.')}: analyse all samples together"
+                f"{str(labels.dtype).removeprefix('torch.')}: give labels, or analyse all samples together"
             )
+        if len(labels) != len(targets):
+            raise InputError(f"there are {len(labels)} labels for {len(targets)} samples: give one for each, in order")
         labels = labels.long()
         if self.class_names is not None and len(labels) and int(labels.max()) >= len(self.class_names):
             raise InputError(
                 f"there is a target {int(labels.max())}, but only {len(self.class_names)} class names, from 0: name all"
             )
         return labels
+
+
+def joined(batches: Any) -> tuple[Tensor, Tensor]:
+    """All batches of a :class:`Target` as one pair of tensors on the CPU, in their order.
+
+    Raises:
+        InputError: inputs or targets of different batches have different shapes, or a batch has not one target
+            for each input.
+    """
+    parts = [(inputs.detach().cpu(), targets.detach().cpu()) for inputs, targets in batches_of(batches)]
+    for inputs, targets in parts:
+        _check_lengths(inputs, targets)
+    return _joined([inputs for inputs, _ in parts], "inputs"), _joined([targets for _, targets in parts], "targets")
+
+
+def module_named(model: nn.Module, name: str) -> nn.Module:
+    """The submodule of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    known: dict[str, nn.Module] = dict(model.named_modules())
+    if name not in known:
+        raise InputError(f"the model has no module {name!r}{nearest(name, [each for each in known if each])}")
+    return known[name]
 
 
 def load_target(spec: str) -> Target:
@@ -257,6 +322,23 @@ def _check_model(model: object) -> None:
     if not any(parameter.requires_grad and parameter.numel() for parameter in parameters):
         why = "all are frozen: set requires_grad" if parameters else "it has none at all"
         raise InputError(f"the model has no trainable parameters, {why}")
+
+
+def _packing(batches: Any) -> Packing | None:
+    """How the inputs of these batches are packed; ``None`` where they are single tensors, or not to be read here."""
+    if isinstance(batches, Dataset | Iterator) or not isinstance(batches, Iterable):
+        return None
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed
+        first = next(iter(_one_by_one(batches)), None)
+    if not isinstance(first, tuple | list) or len(first) != 2 or not isinstance(first[0], tuple | list | Mapping):
+        return None
+    return packing_of(first[0])
+
+
+def _one_by_one(batches: Any) -> Iterable[Any]:
+    """The batches; a pair of inputs and a tensor of targets is a single one."""
+    is_pair = isinstance(batches, tuple) and len(batches) == 2 and isinstance(batches[1], Tensor)
+    return [batches] if is_pair else batches
 
 
 def _checked_batches(batches: Any) -> Iterable[tuple[Tensor, Tensor]]:

@@ -9,11 +9,15 @@ from typing import Any
 
 import matplotlib
 import pytest
-from command_line import call, refused, trained  # noqa: F401
+from command_line import TINY, call, refused, trained  # noqa: F401
 from PIL import Image
 
+from landscape_lab.analysis import Surface
 from landscape_lab.report import fill
 from landscape_lab.run import Run
+
+# The loss at the centre of the left pane, as the hover tells it.
+CENTRE = "() => document.querySelector('[data-pane=left] .flat').data[0].customdata[2][2]"
 
 
 @pytest.fixture
@@ -80,3 +84,63 @@ def test_wrong_input(refused: Any, run: Path) -> None:
     wrong = run.parent / "wrong.mplstyle"
     wrong.write_text("font.sise: 8\n")
     assert "font.sise" in refused("report", str(run), "--stored", "-o", page, *pictures, "--style", str(wrong))
+
+
+def test_runs_that_were_really_trained(
+    call: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From ``train`` to the page, as a user goes: no error, every tab draws, the slider moves the surfaces."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    executable = next((path for name in names if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("needs Chromium or Chrome on the path")
+    monkeypatch.setattr(fill, "GRID", 5)
+    erm, groups, tail, page_file = (tmp_path / name for name in ("erm", "groups", "tail", "report.html"))
+    shutil.copytree(trained, erm)
+    for recipe, place, more in (
+        ("digits-lt-gkp-gsa", groups, []),
+        ("digits-lt-erm", tail, ["--set", "data.classes=tail", "--set", "training.drop_last=false"]),
+    ):
+        got = call("train", recipe, *TINY, *more, "--out", str(place))
+        assert got.code == 0, got.err
+    got = call("report", str(erm), str(groups), "--tail-only", str(tail), "--samples", "8", "-o", str(page_file))
+    assert got.code == 0, got.err
+    assert "left out" not in got.err
+    problems: list[str] = []
+    with playwright.sync_playwright() as program:
+        browser = program.chromium.launch(
+            executable_path=executable, args=["--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
+        )
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="dark")
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(page_file.as_uri())
+        drawn = {}
+        for tab in page.locator("[role=tab]").all():
+            tab.click()
+            panel = page.locator(f"#{tab.get_attribute('aria-controls')}")
+            for chart in panel.locator(".chart:visible").all():
+                chart.locator(".main-svg").first.wait_for()
+            drawn[tab.get_attribute("aria-controls")] = panel.locator(
+                ".chart:visible, table:visible, .pane:visible"
+            ).count()
+        assert len(drawn) == 10
+        assert all(drawn.values()), drawn
+        assert page.locator("#quality h3", has_text="Neural collapse of each run").count() == 1
+        page.locator("#tab-surfaces").click()
+        slider, losses = page.locator("#epoch-slider"), []
+        slider.press("End")
+        for epoch in (2, 1, 0):
+            assert slider.get_attribute("aria-valuetext") == f"epoch {epoch}"
+            losses.append(page.evaluate(CENTRE))
+            slider.press("ArrowLeft")
+        browser.close()
+    stored = [
+        Run.open(erm).load_result(path.relative_to(erm / "results").with_suffix("").as_posix(), Surface)
+        for path in sorted((erm / "results" / "surface").rglob("*.json"), reverse=True)
+    ]
+    assert losses == [pytest.approx(float(one.losses[one.subsets.index("head")][2, 2]), rel=1e-5) for one in stored]
+    assert len(set(losses)) == 3
+    assert problems == []

@@ -40,6 +40,57 @@ def test_sharpness_and_gradients_alone_keep_their_level() -> None:
     assert all(count / rounds <= 0.1 for count in alarms.values()), alarms  # 5 % and 2.3 standard errors
 
 
+def steady(level: float, images: int, noise: float = 0.0) -> Finding:
+    """What is said of an accuracy that stays, on so many test images of each class."""
+    evidence = noise_page(12)
+    values = level + noise * torch.from_numpy(np.random.default_rng(3).standard_normal((41, 10)))
+    curves = Curves(tuple(range(41)), values)
+    return judge(replace(evidence, accuracy=curves, test_counts=(images,) * 10)).finding("degradation")
+
+
+@pytest.mark.parametrize(("images", "verdict"), [(5, "cannot tell"), (50, "no"), (1000, "no")])
+def test_few_test_images_hide_a_fall(images: int, verdict: str) -> None:
+    """A fall that no image shows with a chance of 5 %: two classes' images, each losing its class or not."""
+    one = steady(0.9, images)
+    assert one.verdict == verdict
+    hidden = one.numbers["tail decline seen"]
+    assert hidden >= 1 / (2 * images)  # a step of one image
+    stream = np.random.default_rng(images)
+    missed = (stream.random((20_000, 2 * images)) >= hidden).all(1).mean()
+    assert missed == pytest.approx(0.05, abs=0.006)
+    # Half the 95 % interval of a proportion, here without a correction for small numbers.
+    apart = 196 * (0.9 * 0.1 / (2 * images)) ** 0.5
+    said = float(one.caution.split("±")[1].split()[0])
+    assert said == pytest.approx(apart, rel=0.35 if images < 50 else 0.1)
+    assert f"{2 * images:,} test images" in one.sentence
+    if verdict == "no":
+        assert f"does not fall, or by less than {100 * hidden:.2g} points" in one.sentence
+    else:
+        assert "would not be" in one.sentence
+
+
+def test_noise_of_the_epochs_hides_a_fall() -> None:
+    calm, rough = steady(0.9, 1000, noise=0.001), steady(0.9, 1000, noise=0.2)
+    assert calm.verdict == "no"
+    assert rough.verdict != "no"
+    # The difference of two means of six values, of noise 0.2 / sqrt(2) for the mean of two classes.
+    drawn = np.random.default_rng(0).standard_normal((20_000, 2, 6)) * 0.2 / 2**0.5
+    reach = np.quantile(np.abs(drawn.mean(2)[:, 0] - drawn.mean(2)[:, 1]), 0.95)
+    assert rough.numbers["tail decline seen"] > 0.7 * reach
+    assert "0 points at most" not in rough.sentence
+
+
+def test_a_curve_that_ends_higher_does_not_fall() -> None:
+    """A dip on the way up rejects a curve that never falls, but nothing is lost in the end."""
+    evidence = noise_page(13)
+    at = torch.arange(41, dtype=torch.float64)
+    dipped = 0.3 + 0.01 * at - 0.4 * torch.exp(-((at - 14) ** 2) / 8)
+    values = dipped[:, None] + 0.005 * torch.from_numpy(np.random.default_rng(4).standard_normal((41, 10)))
+    one = judge(replace(evidence, accuracy=Curves(tuple(range(41)), values))).finding("degradation")
+    assert one.verdict != "yes" or one.numbers["tail decline"] > 0
+    assert "by −" not in one.sentence
+
+
 def test_a_forgetting_tail_is_named_with_its_epoch() -> None:
     evidence = noise_page(1)
     curves = falling(evidence, since=20, by=0.4)

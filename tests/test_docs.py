@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from landscape_lab import cli
 from landscape_lab.recipe import GkpRecipe, GroupsRecipe, GsaRecipe, LossRecipe, QualityRecipe, recipe_names
@@ -16,17 +18,58 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+STORIES = {  # read from top to bottom, and shortened by these options so that all of it can be run
+    "docs/tour.md": {
+        "train": "--epochs 3 --set training.checkpoint_every=3 --set model.width=4",
+        "hessian": "--per-class 3 --probes 4",
+        "surface": "--samples 12 --steps 5",
+        "diagnose": "--samples 12",
+        "report": "--stored",
+    },
+    "docs/how-to/own-model.md": {},
+}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_run(page: Path) -> None:
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {})
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The language and the text of each code block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for language, text in blocks(page):
+        if language == "python" and name_of(page) not in STORIES:
+            exec(compile(text, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_stories_run_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    known: dict[str, Any] = {}
+    for language, text in blocks(ROOT / name):
+        if language == "python":
+            if text.startswith("# ") and text.split("\n")[0].endswith(".py"):  # the file that it is to be put into
+                Path(text.split("\n")[0].removeprefix("# ")).write_text(text)
+            exec(compile(text, name, "exec"), known)
+        for line in re.findall(r"^landscape-lab (.*)$", text, flags=re.MULTILINE) if not language else ():
+            arguments = shlex.split(line)
+            shorter = STORIES[name].get(arguments[0], "").split()
+            result = CliRunner().invoke(cli.cli, [*arguments, *shorter], catch_exceptions=False)
+            assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_python_block_is_missed(page: Path) -> None:
+    written = re.findall(r"(?:```|~~~) ?(?:python|py)\b", page.read_text())
+    assert len(written) == sum(language == "python" for language, _ in blocks(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_exist(page: Path) -> None:
     for command, rest in re.findall(r"landscape-lab ([a-z]+)\b(.*)", page.read_text()):
         assert command in cli.cli.commands, command
@@ -36,7 +79,7 @@ def test_commands_exist(page: Path) -> None:
             assert recipe in recipe_names()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target

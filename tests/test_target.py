@@ -71,14 +71,14 @@ def test_every_form_gives_the_same_target(folder, place, function):
     assert found.class_names == (None if function == "parts" else ("a", "b", "c"))
     inputs, targets = found.tensors()
     assert torch.equal(inputs, torch.arange(12.0).reshape(6, 2))
-    assert torch.equal(targets, found.labels())
+    assert torch.equal(targets, found.class_labels())
 
 
 def test_a_file_imports_what_lies_beside_it_and_a_module_what_lies_here(folder):
     write(folder, "here_only.py", "WIDTH = 3\n")
     write(folder, "deep/beside_it.py", GOOD)
     write(folder, "deep/one.py", "import here_only\nfrom beside_it import parts\n")
-    assert load_target("deep/one.py:parts").labels().tolist() == [0, 0, 0, 1, 1, 2]
+    assert load_target("deep/one.py:parts").class_labels().tolist() == [0, 0, 0, 1, 1, 2]
     absolute = (folder / "deep" / "one.py").resolve()
     assert load_target(f"{absolute}:parts").class_names is None
 
@@ -263,7 +263,7 @@ def test_a_shuffling_loader_keeps_one_order_and_the_global_random_state():
     state = torch.get_rng_state()
     inputs, targets = target.tensors()
     torch.rand(3)
-    assert torch.equal(target.labels(), targets)
+    assert torch.equal(target.class_labels(), targets)
     assert torch.equal(target.tensors()[0], inputs)
     torch.set_rng_state(state)
     target.tensors()
@@ -274,7 +274,7 @@ def test_shapes_that_do_not_fit_together():
     target = target_of([(torch.zeros(2, 5), torch.zeros(2).long()), (torch.zeros(2, 4), torch.zeros(2).long())])
     with pytest.raises(InputError, match=r"the inputs of different batches have different shapes, \(5,\) and \(4,\)"):
         target.tensors()
-    assert target.labels().tolist() == [0] * 4
+    assert target.class_labels().tolist() == [0] * 4
     later = target_of([data(), (torch.zeros(2, 2), torch.zeros(3).long())])
     with pytest.raises(InputError, match="one target for each input"):
         later.tensors()
@@ -282,11 +282,11 @@ def test_shapes_that_do_not_fit_together():
 
 def test_targets_that_are_no_classes():
     with pytest.raises(InputError, match=r"shape \(6,\) and type float32: analyse all samples together"):
-        target_of((data()[0], torch.zeros(6))).labels()
+        target_of((data()[0], torch.zeros(6))).class_labels()
     with pytest.raises(InputError, match="one integer target a sample"):
-        target_of((data()[0], torch.zeros(6, 3).long())).labels()
+        target_of((data()[0], torch.zeros(6, 3).long())).class_labels()
     with pytest.raises(InputError, match="there is a target 2, but only 2 class names"):
-        target_of(data(), ("a", "b")).labels()
+        target_of(data(), ("a", "b")).class_labels()
 
 
 def test_the_current_folder_is_that_of_the_call(folder):

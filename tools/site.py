@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from html import escape
+from textwrap import dedent
+from textwrap import indent as indent_all
 from typing import Any
 
 import griffe
@@ -16,6 +18,7 @@ from latex2mathml.converter import convert
 ROLE = re.compile(r":(class|func|meth|attr|data|mod):`([^`]+)`")
 INLINE = re.compile(r":math:`([^`]+)`")
 DISPLAY = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +\S.*|(?= *\n\1 +\S)))*)", flags=re.MULTILINE)
+LITERAL = re.compile(r"^( *)Example::\n\n((?:\1 +\S.*(?:\n+|$))+)", flags=re.MULTILINE)
 EXAMPLE = re.compile(r"^( *)Example:$", flags=re.MULTILINE)
 
 
@@ -35,16 +38,22 @@ class Docstrings(griffe.Extension):
     """Turns the roles, equations and examples of every docstring into Markdown."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Called by griffe for each module, class, function and attribute that it has read."""
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value, obj)
 
 
 def markdown(text: str, obj: griffe.Object) -> str:
     """A docstring with roles as links, equations as Markdown's, and ``Example`` as the section that it is."""
+    text = LITERAL.sub(lambda found: _code(found[1], found[2]), text)
     text = EXAMPLE.sub(r"\1Examples:", text)
     text = DISPLAY.sub(lambda found: _fenced(found[1], found[2]), text)
     text = INLINE.sub(lambda found: f"`#!math {' '.join(found[1].split())}`", text)
     return ROLE.sub(lambda found: _link(found[2], obj), text)
+
+
+def _code(indent: str, source: str) -> str:
+    return indent_all(f"```python\n{dedent(source).strip()}\n```", indent) + "\n\n"
 
 
 def _fenced(indent: str, formula: str) -> str:

@@ -1,5 +1,6 @@
 """Measures of a loss landscape, for any PyTorch model: curvature, surfaces, paths, features, gradients."""
 
+from landscape_lab.analysis import tables as tables  # how results look as columns
 from landscape_lab.analysis.adaptive import evaluate_adaptively, nested_axis
 from landscape_lab.analysis.backends import Comparison, Reference, compare, pyhessian_reference, scipy_reference
 from landscape_lab.analysis.batches import Batches, Loss, batches_of, per_sample

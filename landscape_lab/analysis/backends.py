@@ -25,6 +25,7 @@ from landscape_lab.analysis.operators import Operator
 from landscape_lab.analysis.spectra import SpectralDensity, Spectrum
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace, eval_mode
+from landscape_lab.tabular import Tabular
 
 __all__ = ["Comparison", "Reference", "TorchWithEig", "compare", "pyhessian_reference", "rebound", "scipy_reference"]
 
@@ -35,7 +36,7 @@ _MOST = 1000  # products that eigsh may spend
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class Reference(Tabular):
     """What another program says about a Hessian; ``None`` where it says nothing.
 
     Attributes:
@@ -62,7 +63,7 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Tabular):
     """One number from two programs.
 
     Attributes:

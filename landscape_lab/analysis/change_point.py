@@ -15,6 +15,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from landscape_lab.analysis.monotone import Array, BrokenFit, broken_fit, rising_fit
+from landscape_lab.tabular import Tabular
 
 __all__ = ["FEWEST", "Onset", "onset_of_decline"]
 
@@ -32,7 +33,7 @@ Verdict = Literal["declines", "no decline", "cannot tell"]
 
 
 @dataclass(frozen=True)
-class Onset:
+class Onset(Tabular):
     """Whether a curve falls in the end, from when on, and by how much.
 
     Attributes:

@@ -9,11 +9,13 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from landscape_lab.tabular import Tabular
+
 __all__ = ["DataError", "Estimate", "clipped", "linearised_estimate", "mean_estimate", "ratio_estimate", "t_quantile"]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Tabular):
     """A number and how far to trust it.
 
     Attributes:
@@ -30,7 +32,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class DataError:
+class DataError(Tabular):
     """Standard errors from the draw of the samples, by bootstrap; the probes' errors are stated apart from them.
 
     Attributes:

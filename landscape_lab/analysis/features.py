@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from landscape_lab.analysis.batches import Batches, batches_of
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import eval_mode
+from landscape_lab.tabular import Tabular
 
 __all__ = ["USUAL_BETA", "FeatureQuality", "QualityForm", "encode", "feature_quality"]
 
@@ -23,7 +24,7 @@ CHUNK = 1024  # classes compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureQuality:
+class FeatureQuality(Tabular):
     """Separation against spread, class by class; ``nan`` where a class has no samples.
 
     Attributes:

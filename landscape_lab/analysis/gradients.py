@@ -12,6 +12,7 @@ from landscape_lab.analysis.batches import Batches, Loss, batches_of, per_sample
 from landscape_lab.analysis.memory import GraphBudget
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace, eval_mode
+from landscape_lab.tabular import Tabular
 
 __all__ = ["ClassSimilarity", "GradientSimilarity", "gradient_similarity"]
 
@@ -21,7 +22,7 @@ _TRIAL = 64  # samples on which it is looked at whether samples act on each othe
 
 
 @dataclass(frozen=True, eq=False)
-class ClassSimilarity:
+class ClassSimilarity(Tabular):
     """The cosine between two classes' gradients, over the batches that hold both.
 
     Attributes:
@@ -37,7 +38,7 @@ class ClassSimilarity:
 
 
 @dataclass(frozen=True, eq=False)
-class GradientSimilarity:
+class GradientSimilarity(Tabular):
     """The cosine between a class's gradient and the batch's, over the batches that hold the class.
 
     Attributes:

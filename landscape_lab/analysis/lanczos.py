@@ -16,6 +16,7 @@ from torch import Tensor
 from landscape_lab.analysis.directions import sign_fixed
 from landscape_lab.analysis.operators import Operator
 from landscape_lab.errors import InputError
+from landscape_lab.tabular import Tabular
 
 __all__ = [
     "Eigenpairs",
@@ -42,7 +43,7 @@ _SCORES: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Eigenpairs:
+class Eigenpairs(Tabular):
     """Eigenvalues and eigenvectors, each with the residual that was measured.
 
     An eigenvalue of the matrix lies within ``residuals[i]`` of ``values[i]``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape_lab.errors import InputError
+from landscape_lab.tabular import Tabular
 
 __all__ = ["NeuralCollapse", "neural_collapse"]
 
@@ -16,7 +17,7 @@ RANK = 1e-8  # of the largest singular value: smaller ones of the class means ar
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralCollapse:
+class NeuralCollapse(Tabular):
     """NC1 to NC3, all 0 at collapse, and what each class adds to them; ``nan`` for a class without samples.
 
     Attributes:

@@ -15,6 +15,7 @@ from landscape_lab.analysis.estimates import t_quantile
 from landscape_lab.analysis.surface import Line, evaluate
 from landscape_lab.errors import InputError, nearest
 from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
+from landscape_lab.tabular import Tabular
 
 __all__ = ["NoiseCurve", "NoiseNormalisation", "noise_curve", "noise_directions"]
 
@@ -22,7 +23,7 @@ NoiseNormalisation = Literal["norm", "filter", "layer"]
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseCurve:
+class NoiseCurve(Tabular):
     r"""Losses of ``S`` subsets at :math:`\theta + r \|\theta\| d_k`, for ``K`` random unit vectors and ``R`` ratios.
 
     Attributes:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from landscape_lab.errors import InputError
+from landscape_lab.tabular import Tabular
 
 __all__ = [
     "AgainstRandom",
@@ -42,7 +43,7 @@ CHUNK = 500  # partitions at a time: of 100 classes they have 4,950 pairs each
 
 
 @dataclass(frozen=True)
-class AgainstRandom:
+class AgainstRandom(Tabular):
     """A statistic of a partition beside the same statistic of random partitions into groups of the same sizes.
 
     Attributes:
@@ -65,7 +66,7 @@ class AgainstRandom:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Tabular):
     """How far two partitions of the same classes agree.
 
     Attributes:
@@ -81,7 +82,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Tabular):
     """Whether pairs of classes in one group are more alike than pairs across groups.
 
     Attributes:
@@ -100,7 +101,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Explained:
+class Explained(Tabular):
     """How much of a number's variance over classes lies between the groups.
 
     Attributes:

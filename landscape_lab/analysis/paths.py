@@ -12,12 +12,13 @@ from landscape_lab.analysis.batches import Batches, Loss, batches_of
 from landscape_lab.analysis.sample_losses import sample_losses, subset_mean
 from landscape_lab.errors import InputError, nearest
 from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
+from landscape_lab.tabular import Tabular
 
 __all__ = ["Barrier", "Distances", "barrier", "distances"]
 
 
 @dataclass(frozen=True, eq=False)
-class Distances:
+class Distances(Tabular):
     r"""How far the checkpoints of a path are from a reference solution :math:`\theta'`.
 
     Attributes:
@@ -108,7 +109,7 @@ def distances(
 
 
 @dataclass(frozen=True, eq=False)
-class Barrier:
+class Barrier(Tabular):
     r"""The loss of ``S`` subsets on the line :math:`(1 - t)\,\theta_a + t\,\theta_b`, and how high it rises.
 
     Attributes:

@@ -16,6 +16,7 @@ from landscape_lab.analysis.noise import noise_directions
 from landscape_lab.analysis.sample_losses import sample_losses
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace, eval_mode
+from landscape_lab.tabular import Tabular
 
 __all__ = ["Sharpness", "SharpnessKind", "highest_in_subspace", "passes", "sharpness", "two_way_mean"]
 
@@ -29,7 +30,7 @@ _FOUND = (
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(Tabular):
     r"""One sharpness number of one subset, with its 95 % interval.
 
     Attributes:

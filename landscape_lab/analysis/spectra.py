@@ -23,6 +23,7 @@ from landscape_lab.analysis.lanczos import Krylov, normal_vector, ritz_eigenpair
 from landscape_lab.analysis.operators import Operator
 from landscape_lab.analysis.trace import TraceEstimate, deflated_trace
 from landscape_lab.errors import InputError
+from landscape_lab.tabular import Tabular
 
 __all__ = ["SpectralDensity", "Spectrum", "hessian_spectrum", "spectral_density"]
 
@@ -37,7 +38,7 @@ _END_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class SpectralDensity:
+class SpectralDensity(Tabular):
     """The eigenvalue distribution as seen by each of several random probes.
 
     What it says about the spectrum as a whole (:meth:`moment`, :meth:`negative_mass`, ...) comes with a 95 % interval
@@ -361,7 +362,7 @@ def _density(
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class Spectrum(Tabular):
     """What the Hessian of one set of samples looks like.
 
     Attributes:

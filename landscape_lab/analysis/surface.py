@@ -12,6 +12,7 @@ from landscape_lab.analysis.batches import Batches, Loss
 from landscape_lab.analysis.sweep import ACCURACY, LOSS, VARIANCE, Measured, Points, Sweep
 from landscape_lab.errors import InputError, nearest
 from landscape_lab.parameters import BatchNormPolicy, ParameterSpace
+from landscape_lab.tabular import Tabular
 
 __all__ = ["Line", "Plane", "Surface", "axes_of", "evaluate", "points_of", "surface_of"]
 
@@ -71,7 +72,7 @@ class Plane:
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class Surface(Tabular):
     """Mean losses and accuracies of ``S`` subsets on a grid.
 
     Attributes:

@@ -174,7 +174,9 @@ def _of_noise(result: NoiseCurve) -> Columns:
     return {
         "subset": [name for name in result.subsets for _ in result.ratios],
         "ratio": result.ratios.tolist() * len(result.subsets),
-        **{name: [v for band in bands for v in band[k].tolist()] for k, name in enumerate(("mean loss", "low", "high"))},
+        **{
+            name: [v for band in bands for v in band[k].tolist()] for k, name in enumerate(("mean loss", "low", "high"))
+        },
     }
 
 

@@ -14,6 +14,7 @@ from landscape_lab.analysis.estimates import Estimate, mean_estimate
 from landscape_lab.analysis.lanczos import Krylov, normal_vector
 from landscape_lab.analysis.operators import Operator
 from landscape_lab.errors import InputError
+from landscape_lab.tabular import Tabular
 
 __all__ = [
     "BLOCK",
@@ -37,7 +38,7 @@ _LEAST = {"deflated": 3, "xtrace": 4, "hutch++": 4, "hutchinson": 2}
 
 
 @dataclass(frozen=True, eq=False)
-class TraceEstimate:
+class TraceEstimate(Tabular):
     """A trace and how far to trust it.
 
     Attributes:

@@ -12,12 +12,13 @@ from torch import Tensor
 from landscape_lab.analysis.directions import orthogonalised, sign_fixed
 from landscape_lab.analysis.surface import Plane
 from landscape_lab.errors import InputError
+from landscape_lab.tabular import Tabular
 
 __all__ = ["JointTrajectory", "Trajectory", "joint_pca", "pca_plane", "plane_through", "project"]
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class Trajectory(Tabular):
     """Checkpoints as seen in a plane. Where ``residuals`` are large, contours do not show their loss.
 
     Attributes:
@@ -44,7 +45,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True, eq=False)
-class JointTrajectory:
+class JointTrajectory(Tabular):
     """Several runs' paths in one plane, that of a principal component analysis over all their checkpoints.
 
     Attributes:

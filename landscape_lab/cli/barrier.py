@@ -18,6 +18,7 @@ from landscape_lab.cli.options import (
     open_study,
     show,
     split_option,
+    target_option,
 )
 from landscape_lab.errors import InputError
 from landscape_lab.numbers import number, with_error
@@ -46,6 +47,7 @@ __all__ = ["barrier"]
     help="Statistics estimated anew at each point over training images, each batch's own, or RUN's throughout.",
 )
 @data_root_option
+@target_option
 @device_option
 @json_option
 def barrier(
@@ -77,7 +79,7 @@ def barrier(
             study, Run.open(other), subsets, epochs=chosen, points=points, split=split, per_class=per_class,
             batch_norm=batch_norm, progress=advance,
         )  # fmt: skip
-    classes = study.dataset.class_names
+    classes = study.class_names
     labels = [class_label(int(name), classes[int(name)]) if name.isdigit() else name for name in found.subsets]
     stem = study.run.path / "figures" / f"barrier-{found.ends[1].replace(', epoch ', '-epoch-')}"
     picture = save(barrier_curves(found, labels=labels), stem)

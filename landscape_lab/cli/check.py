@@ -18,6 +18,7 @@ from landscape_lab.cli.options import (
     epoch_option,
     json_option,
     open_study,
+    target_option,
 )
 from landscape_lab.errors import InputError
 
@@ -75,6 +76,7 @@ USUAL = ("head", "tail", "all")
 )  # fmt: skip
 @click.option("--annotations", is_flag=True, help="Print what failed as annotations of GitHub Actions.")
 @data_root_option
+@target_option
 @device_option
 @json_option
 def check(

@@ -48,7 +48,8 @@ landscape-lab hessian --target my_project.py:make --classes each,all --check
 @click.option(
     "--target",
     metavar="MODULE:FUNCTION",
-    help="Instead of a run: a function that returns (model, loss, batches), in a module or a file.",
+    help="A function that returns (model, loss, batches), in a module or a file: instead of a run, or for one that was "
+    "recorded or imported.",
 )
 @epoch_option
 @click.option("--epochs", metavar="all|N,N,…", help="Several checkpoints, each starting from the one before.")
@@ -148,8 +149,8 @@ def hessian(
     Largest and smallest eigenvalue with residual and 95 % limit, trace with standard error, density of all
     eigenvalues; each subset over its own samples alone.
     """
-    if (run is None) == (target is None):
-        raise InputError("give a run, such as runs/digits-lt-erm-seed0, or --target module:function, one of them")
+    if run is None and target is None:
+        raise InputError("give a run, such as runs/digits-lt-erm-seed0, or --target module:function")
     if epoch is not None and epochs is not None:
         raise InputError("--epoch and --epochs exclude each other")
     if error is not None and not 0 < error < 1:
@@ -173,19 +174,19 @@ def hessian(
     each = [replace(common, block=block) for block in blocks] or [common]
     limit = None if memory is None else int(memory * 2**30)
     source: _Source
-    if target is not None:
+    if run is None and target is not None:
         for option, given in (("--epoch", epoch), ("--epochs", epochs), ("--split", split != "train")):
             if given not in (None, False):
                 raise InputError(f"{option} is for runs: --target gives one model and its samples")
         source = _TargetSource(target, subsets, samples, per_class, device, limit, out)
     else:
-        study = open_study(str(run), device, data_root)
+        study = open_study(str(run), device, data_root, target)
         if epochs is not None:
             chosen = study.run.checkpoints() if epochs == "all" else numbers_of("--epochs", epochs)
             _refuse_unknown(study, chosen)
             options = {"split": split, "samples": samples, "per_class": per_class}
             if jobs > 1:
-                _share_out(study, data_root, sorted(chosen), subsets, each, options, limit, jobs)
+                _share_out(study, data_root, target, sorted(chosen), subsets, each, options, limit, jobs)
             _over_epochs(study, sorted(chosen), subsets, each, options, limit, as_json)
             return
         if jobs > 1:
@@ -264,13 +265,11 @@ class _RunSource:
 
     def parts(self) -> dict[str, tuple[nn.Module, Loss, tuple[Tensor, Tensor]]]:
         """Model, loss and samples of each subset, for other back ends."""
-        from landscape_lab.training.losses import cross_entropy
-
         if self.options["per_class"] is not None:
             raise InputError("other back ends cannot weigh classes by their counts: use --samples, not --per-class")
         chosen = self.study.subset_classes(self.subsets)
         split, samples = self.options["split"], self.options["samples"]
-        return {name: (self.study.model, cross_entropy, self.study.samples(name, split, samples)) for name in chosen}
+        return {name: (self.study.model, self.study.loss, self.study.samples(name, split, samples)) for name in chosen}
 
 
 class _TargetSource:
@@ -302,7 +301,7 @@ class _TargetSource:
             labels = torch.zeros(len(inputs), dtype=torch.long)
             chosen: dict[str, tuple[int, ...]] = {"all": (0,)}
         else:
-            labels = target.labels()
+            labels = target.class_labels()
             occurring = torch.bincount(labels).tolist()
             count = len(target.class_names or occurring)
             occurring += [0] * (count - len(occurring))
@@ -390,6 +389,7 @@ def _refuse_unknown(study: Study, epochs: Sequence[int]) -> None:
 def _share_out(
     study: Study,
     data_root: str | None,
+    target: str | None,
     epochs: Sequence[int],
     subsets: Sequence[str],
     each: Sequence[CurvatureSettings],
@@ -420,6 +420,7 @@ def _share_out(
                 str(study.run.path),
                 str(study.device),
                 data_root,
+                target,
                 share,
                 subsets,
                 each,
@@ -438,6 +439,7 @@ def _one_share(
     path: str,
     device: str,
     data_root: str | None,
+    target: str | None,
     epochs: Sequence[int],
     subsets: Sequence[str],
     each: Sequence[CurvatureSettings],
@@ -450,7 +452,7 @@ def _one_share(
     from landscape_lab.studies.curvature import spectra
 
     torch.set_num_threads(threads)
-    study = open_study(path, device, data_root)
+    study = open_study(path, device, data_root, target)
     for settings in each:
         for epoch in epochs:
             warm = settings.density_products == 0

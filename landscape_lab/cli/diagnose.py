@@ -17,6 +17,7 @@ from landscape_lab.cli.options import (
     json_option,
     open_study,
     samples_option,
+    target_option,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["diagnose"]
 @epoch_option
 @samples_option
 @data_root_option
+@target_option
 @device_option
 @json_option
 def diagnose(

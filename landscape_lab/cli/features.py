@@ -21,12 +21,14 @@ from landscape_lab.cli.options import (
     open_study,
     show,
     split_option,
+    target_option,
 )
 from landscape_lab.errors import InputError
 from landscape_lab.numbers import number
 
 if TYPE_CHECKING:
     from landscape_lab.analysis import NeuralCollapse, Onset
+    from landscape_lab.figures import QualityPanel
     from landscape_lab.studies import Study
 
 __all__ = ["features"]
@@ -51,6 +53,7 @@ COLLAPSE = {
 @split_option
 @click.option("--history", is_flag=True, help="Over all epochs: does the quality fall in the end, and from when on?")
 @data_root_option
+@target_option
 @device_option
 @json_option
 def features(
@@ -72,18 +75,18 @@ def features(
 
 def _at_epoch(study: Study, epoch: int | None, split: str, as_json: bool) -> None:
     from landscape_lab.figures import quality_curves, save
-    from landscape_lab.paper_figures import quality_panel
     from landscape_lab.studies import features as studies
+    from landscape_lab.studies import spread
 
     epoch = study.epoch(epoch)
     found = studies.features(study, epoch, split=split)
     collapsed = studies.collapse(study, epoch, split=split)
     ours, released = found["difference"], found["reciprocal"]
     picture = save(
-        quality_curves(quality_panel(study.run, study.run.path.name)),
+        quality_curves(_panel(study, spread(study.run.checkpoints(), 5))),
         study.run.path / "figures" / "feature-quality",
     )
-    names = study.dataset.class_names
+    names = study.class_names
     columns = {
         "samples": ours.counts,
         "separation": ours.separation,
@@ -121,15 +124,14 @@ def _at_epoch(study: Study, epoch: int | None, split: str, as_json: bool) -> Non
 
 def _over_epochs(study: Study, split: str, as_json: bool) -> None:
     from landscape_lab.figures import quality_curves, save
-    from landscape_lab.paper_figures import quality_panel
     from landscape_lab.studies import features as studies
     from landscape_lab.studies import spread
 
     run = study.run
-    recorded = {line["epoch"] for line in run.metrics() if split in line}
+    recorded = {line["epoch"] for line in run.metrics() if line.get(split, {}).get("quality")}
     checkpoints = spread(run.checkpoints(), 5)
     missing = [epoch for epoch in run.checkpoints() if epoch not in recorded]
-    names, subsets = study.dataset.class_names, {name: study.classes(name) for name in ("head", "tail")}
+    names, subsets = study.class_names, {name: study.classes(name) for name in ("head", "tail")}
     chosen = {**subsets, **{class_label(c, name): (c,) for c, name in enumerate(names)}}
     with console.progress_bar("epochs", len(missing) + len(checkpoints)) as advance:
         histories = {form: studies.quality_history(study, split, form, progress=advance) for form in studies.FORMS}
@@ -138,7 +140,7 @@ def _over_epochs(study: Study, split: str, as_json: bool) -> None:
             collapsed[epoch] = studies.collapse(study, epoch, split=split)
             advance(1)
     found: dict[str, dict[str, Onset]] = {form: studies.onsets(history, chosen) for form, history in histories.items()}
-    panel = quality_panel(run, run.path.name)
+    panel = _panel(study, None)
     if split == "train":
         marks: dict[str, dict[str, Onset]] = {
             form: {name: onsets[name] for name in subsets} for form, onsets in found.items()
@@ -175,6 +177,17 @@ def _over_epochs(study: Study, split: str, as_json: bool) -> None:
             ["epoch", *COLLAPSE.values()],
             [[str(epoch), *(number(getattr(one, key)) for key in COLLAPSE)] for epoch, one in collapsed.items()],
         )
+
+
+def _panel(study: Study, epochs: Sequence[int] | None) -> QualityPanel:
+    """From what training recorded, or else computed at ``epochs``, or at all checkpoints."""
+    from landscape_lab.paper_figures import quality_panel
+
+    name = study.run.path.name
+    try:
+        return quality_panel(study.run, name)
+    except InputError:
+        return quality_panel(study, name, epochs=epochs)
 
 
 def _rows(onsets: Mapping[str, Onset], last: Mapping[str, float], alone: Mapping[str, float]) -> Sequence[list[str]]:

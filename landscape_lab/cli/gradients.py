@@ -19,6 +19,7 @@ from landscape_lab.cli.options import (
     open_study,
     show,
     split_option,
+    target_option,
 )
 from landscape_lab.numbers import with_error
 
@@ -43,12 +44,12 @@ SHOWN = 12  # classes up to which the table of pairs fits
 @click.option(
     "--parameters",
     metavar="NAME",
-    default="encoder",
-    show_default=True,
-    help="Whose gradient is compared: all, encoder, classifier, any module, or a pattern such as '*.conv1.*'.",
+    help="Whose gradient is compared: all, encoder, classifier, any module, or a pattern such as '*.conv1.*'.  "
+    "[default: encoder; all for runs without a recipe]",
 )
 @click.option("--between", is_flag=True, help="Compare the classes with each other, too.")
 @data_root_option
+@target_option
 @device_option
 @json_option
 def gradients(
@@ -56,7 +57,7 @@ def gradients(
     epochs: str | None,
     subsets: tuple[str, ...],
     split: str,
-    parameters: str,
+    parameters: str | None,
     between: bool,
     data_root: str | None,
     device: str,
@@ -81,7 +82,7 @@ def gradients(
             found[epoch] = studies.gradients(
                 study, epoch, classes, split=split, parameters=parameters, between=between, progress=advance
             )
-    names = {c: study.dataset.class_names[c] for c in classes}
+    names = {c: study.class_names[c] for c in classes}
     panel = SimilarityPanel(study.run.path.name, tuple(found), tuple(found.values()))
     folder = study.run.path / "figures"
     pictures = save(gradient_similarity([panel], names), folder / "gradient-similarity")
@@ -98,7 +99,8 @@ def gradients(
     show(
         as_json,
         {str(epoch): _content(one, between) for epoch, one in found.items()},
-        f"{study.run.path}: similarity of class and batch gradient, {parameters}, mean ± s.e. over batches",
+        f"{study.run.path}: similarity of class and batch gradient{f', {parameters}' if parameters else ''}, mean ± s.e. "
+        "over batches",
         ["class", *(f"epoch {epoch}" for epoch in found), "absent from"],
         rows,
         pictures=pictures,

@@ -17,6 +17,7 @@ from landscape_lab.cli.options import (
     epoch_option,
     json_option,
     open_study,
+    target_option,
 )
 from landscape_lab.numbers import number
 
@@ -38,6 +39,7 @@ __all__ = ["groups"]
     help="At most so many samples of each class are compared.",
 )
 @data_root_option
+@target_option
 @device_option
 @json_option
 def groups(
@@ -59,7 +61,7 @@ def groups(
         for study in studies:
             others = [other.run for other in studies if other is not study]
             one = examine_groups(study, others, epoch, per_class=per_class, progress=advance)
-            names = tuple(study.dataset.class_names)
+            names = tuple(study.class_names)
             panel = GroupsPanel(one.run, one.grouped_at, one.labels.numpy(), names, one.tests(), one.adjusted)
             pictures += save(draw(panel), study.run.path / "figures" / "groups")[:1]
             found[str(study.run.path)] = one

@@ -12,6 +12,7 @@ from landscape_lab import console
 from landscape_lab.errors import InputError
 
 if TYPE_CHECKING:
+    from landscape_lab.run import Run
     from landscape_lab.studies import Study
 
 __all__ = [
@@ -22,15 +23,18 @@ __all__ = [
     "device_option",
     "epoch_option",
     "json_option",
+    "labelled",
     "numbers_of",
     "open_study",
     "percent",
     "samples_option",
     "show",
     "split_option",
+    "target_option",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+TARGET = "landscape_lab.target"
 
 
 class Command(click.Command):
@@ -57,6 +61,19 @@ def device_option(command: _F) -> _F:
 def data_root_option(command: _F) -> _F:
     """Add ``--data-root``."""
     option = click.option("--data-root", metavar="DIR", help="Folder that holds the data's files.")
+    return option(command)
+
+
+def target_option(command: _F) -> _F:
+    """Add ``--target``, which :func:`open_study` reads."""
+    option = click.option(
+        "--target",
+        metavar="MODULE:FUNCTION",
+        expose_value=False,
+        callback=lambda context, option, value: context.meta.__setitem__(TARGET, value),
+        help="Model, loss and samples of runs that were recorded or imported; with a new folder as RUN, of a model "
+        "as it is.",
+    )
     return option(command)
 
 
@@ -108,13 +125,33 @@ def classes_option(default: tuple[str, ...]) -> Callable[[_F], _F]:
     )
 
 
-def open_study(path: str, device: str, data_root: str | None) -> Study:
-    """Open a run for analysis."""
+def open_study(path: str, device: str, data_root: str | None, target: str | None = None) -> Study:
+    """Open a run for analysis, with the model and samples of ``target`` or ``--target`` where it has no recipe."""
     from landscape_lab.devices import resolve_device
+    from landscape_lab.importing import run_of
     from landscape_lab.run import Run
     from landscape_lab.studies import Study
+    from landscape_lab.target import load_target
 
-    return Study(Run.open(path), resolve_device(device), data_root)
+    context = click.get_current_context(silent=True)
+    spec = target or (context.meta.get(TARGET) if context else None)
+    if spec is None:
+        return Study(Run.open(path), resolve_device(device), data_root)
+    found = load_target(spec)
+    return Study(run_of(found, Path(path), spec), resolve_device(device), target=found)
+
+
+def labelled(runs: Sequence[Run]) -> dict[str, Run]:
+    """Runs by their folder's name; those of one name by their whole path.
+
+    Raises:
+        InputError: one is there twice.
+    """
+    names = [run.path.resolve().name for run in runs]
+    labels = [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"{next(label for label in labels if labels.count(label) > 1)} is named twice")
+    return dict(zip(labels, runs, strict=True))
 
 
 def show(

@@ -16,7 +16,7 @@ from landscape_lab.errors import InputError
 if TYPE_CHECKING:
     from landscape_lab.selection import Selection
 
-__all__ = ["figures", "reproduce"]
+__all__ = ["figures", "reproduce", "seconds_of", "seeds_of"]
 
 DATA = ("digits-lt", "cifar10-lt", "cifar100-lt")
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from landscape_lab import console
 from landscape_lab.cli.group import cli
-from landscape_lab.cli.options import Command, data_root_option, device_option, json_option, samples_option
+from landscape_lab.cli.options import (
+    Command,
+    data_root_option,
+    device_option,
+    json_option,
+    labelled,
+    open_study,
+    samples_option,
+    target_option,
+)
 from landscape_lab.errors import InputError
-
-if TYPE_CHECKING:
-    from landscape_lab.run import Run
 
 __all__ = ["report"]
 
@@ -31,6 +36,7 @@ __all__ = ["report"]
 @click.option("--style", metavar="FILE", help="A .mplstyle file for the pictures, put over ours.")
 @samples_option
 @data_root_option
+@target_option
 @device_option
 @json_option
 def report(
@@ -55,16 +61,13 @@ def report(
 
     if style and not pictures:
         raise InputError("--style is for pictures: say where they go with --pictures DIR")
-    opened = _labelled([Run.open(path) for path in runs])
+    opened = labelled([Run.open(path) for path in runs])
     failed: list[str] = []
     if not stored:
-        from landscape_lab.devices import resolve_device
         from landscape_lab.report.fill import fill
-        from landscape_lab.studies import Study
 
-        where = resolve_device(device)
-        studies = {label: Study(run, where, data_root) for label, run in opened.items()}
-        reference = Study(Run.open(tail_only), where, data_root) if tail_only else None
+        studies = {label: open_study(str(run.path), device, data_root) for label, run in opened.items()}
+        reference = open_study(tail_only, device, data_root) if tail_only else None
         failed = fill(studies, tail_only=reference, samples=samples)
         for line in failed:
             console.note(f"left out: {line}")
@@ -81,12 +84,3 @@ def report(
     console.note(f"{path}: {size / 1e6:.1f} MB; open it in any browser")
     if drawn:
         console.note(f"{len(drawn)} pictures in {pictures}")
-
-
-def _labelled(runs: list[Run]) -> dict[str, Run]:
-    """Runs by their folder's name; those of one name by their whole path."""
-    names = [run.path.resolve().name for run in runs]
-    labels = [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
-    if len(set(labels)) < len(labels):
-        raise InputError(f"{next(label for label in labels if labels.count(label) > 1)} is named twice")
-    return dict(zip(labels, runs, strict=True))

@@ -19,6 +19,7 @@ from landscape_lab.cli.options import (
     samples_option,
     show,
     split_option,
+    target_option,
 )
 from landscape_lab.errors import InputError
 from landscape_lab.numbers import number
@@ -73,6 +74,7 @@ KINDS = {
     help="Steps of ascent for both worst cases; 0 leaves them out.",
 )
 @data_root_option
+@target_option
 @device_option
 @json_option
 def sharpness(

@@ -19,6 +19,7 @@ from landscape_lab.cli.options import (
     samples_option,
     show,
     split_option,
+    target_option,
 )
 from landscape_lab.errors import InputError
 from landscape_lab.numbers import number, with_error
@@ -97,6 +98,7 @@ __all__ = ["surface"]
 @click.option("--scale", type=click.Choice(["auto", "linear", "log"]), default="auto", help="Of the picture's colours.")
 @click.option("--clip", type=float, metavar="LOSS", help="Highest loss of the picture's colours; the data keep theirs.")
 @data_root_option
+@target_option
 @device_option
 @json_option
 def surface(

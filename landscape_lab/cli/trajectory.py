@@ -17,6 +17,7 @@ from landscape_lab.cli.options import (
     open_study,
     samples_option,
     show,
+    target_option,
 )
 from landscape_lab.cli.sharpness import run_names
 from landscape_lab.errors import InputError
@@ -50,6 +51,7 @@ __all__ = ["trajectory"]
 @samples_option
 @click.option("--reference", metavar="RUN", help="Measure the distances to this run's solution, as a tail-only one.")
 @data_root_option
+@target_option
 @device_option
 @json_option
 def trajectory(

@@ -64,7 +64,7 @@ def collect(
     run, info = study.run, study.run.info
     head, tail = study.classes("head"), study.classes("tail")
     tell = progress or (lambda done: None)
-    batch_size = run.recipe.training.batch_size
+    batch_size = study.batch_size
     missing: dict[str, str] = {}
 
     def measured(subject: str, compute: Callable[[], _T]) -> _T | None:
@@ -75,7 +75,7 @@ def collect(
             return None
 
     lines = [line for line in run.metrics() if line["epoch"] <= epoch]
-    form = run.recipe.quality.form
+    form = run.recipe.quality.form if run.has_recipe else "difference"
     accuracy = _curves(lines, lambda line: line["test"]["class_accuracy"])
     quality = _curves(lines, lambda line: line["train"]["quality"][form])
     for subject, curves in (("degradation", accuracy), ("onset", quality)):
@@ -103,7 +103,7 @@ def collect(
     return Evidence(
         run=run.path.name,
         epoch=epoch,
-        seed=run.recipe.seed,
+        seed=run.recipe.seed if run.has_recipe else None,
         class_names=tuple(info["class_names"]),
         class_counts=tuple(info["class_counts"]),
         head=head,
@@ -117,6 +117,7 @@ def collect(
         same_start=same_start,
         grouping=grouping,
         missing=missing,
+        test_counts=_test_counts(study),
     )
 
 
@@ -139,6 +140,13 @@ def _curves(lines: list[dict[str, Any]], of: Callable[[dict[str, Any]], list[flo
         epochs.append(int(line["epoch"]))
         rows.append([torch.nan if value is None else value for value in row])
     return Curves(tuple(epochs), torch.tensor(rows, dtype=torch.float64)) if rows else None
+
+
+def _test_counts(study: Study) -> tuple[int, ...]:
+    try:
+        return tuple(study.split("test").class_counts(study.num_classes))
+    except InputError:  # a target without test samples
+        return ()
 
 
 def _same_start(study: Study, other: Study) -> bool:

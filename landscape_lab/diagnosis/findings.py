@@ -12,6 +12,7 @@ from landscape_lab.analysis import GradientSimilarity
 from landscape_lab.analysis.paths import Distances
 from landscape_lab.studies.equal_sizes import EqualSizes
 from landscape_lab.studies.groups import GroupingExamination
+from landscape_lab.tabular import Tabular
 
 __all__ = ["Curves", "Diagnosis", "Evidence", "Finding", "Verdict", "unmeasured"]
 
@@ -38,7 +39,7 @@ class Evidence:
     Attributes:
         run: its name.
         epoch: the checkpoint that was looked at.
-        seed: of the run.
+        seed: of the run, where it is known.
         class_names: of the classes.
         class_counts: training samples of each class.
         head: the classes with the most samples.
@@ -52,11 +53,12 @@ class Evidence:
         same_start: whether both were initialised alike.
         grouping: what the groups have to do with the data.
         missing: subject → why there is no evidence.
+        test_counts: test images of each class; empty if not known.
     """
 
     run: str
     epoch: int
-    seed: int
+    seed: int | None
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     head: tuple[int, ...]
@@ -70,10 +72,11 @@ class Evidence:
     same_start: bool
     grouping: GroupingExamination | None
     missing: dict[str, str]
+    test_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Tabular):
     """One question and what the data answer.
 
     Attributes:
@@ -96,7 +99,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Tabular):
     """What is to be said about a run at an epoch.
 
     Attributes:

@@ -250,10 +250,11 @@ def _grouping(evidence: Evidence) -> Finding:
 
 
 def _seeds(evidence: Evidence) -> Finding:
+    seed = "" if evidence.seed is None else f", of seed {evidence.seed}"
     return Finding(
         "seeds",
         "cannot tell",
-        f"This is one run, of seed {evidence.seed}: the intervals above are those of this network, over samples, "
+        f"This is one run{seed}: the intervals above are those of this network, over samples, "
         "batches and epochs. What another seed would give, and so what the method does, one run cannot tell.",
         {"runs": 1.0},
         "",

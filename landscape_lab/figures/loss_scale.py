@@ -20,7 +20,7 @@ from landscape_lab.figures.arrays import Array
 from landscape_lab.figures.style import LOSS_MAP
 from landscape_lab.numbers import number
 
-__all__ = ["Kind", "LossScale", "loss_scale", "missing_note"]
+__all__ = ["Kind", "LossScale", "hatch_missing", "loss_scale", "missing_note"]
 
 Kind = Literal["auto", "linear", "sqrt", "log"]
 

@@ -96,7 +96,7 @@ def compare(
     by Student's one-sided test of its error, at 5 % over all numbers together (Holm), and passes where ``D < 0`` by
     the same test at 5 %. Numbers that may be negative, and positive ones that are not for once, are compared by
     :math:`D = s \, (x_{now} - x_{before}) - \tau`, with :math:`s = -1` where less is worse, and :math:`\tau
-    |x_{before}|` for a relative tolerance.
+    |x_{before}|`, taken as it is, for a relative tolerance.
 
     The error of ``D`` is that of differences: both models are measured on the same samples, whose parts of ``D`` are
     :math:`e_{now} / x_{now} - e_{before} / x_{before}`; a sample that is hard for both cancels out. So are the probes'
@@ -150,8 +150,7 @@ def _factors(old: Measured, new: Measured, tolerance: Tolerance) -> tuple[float,
         return math.log(new.value / old.value) - math.log1p(tolerance.amount), 1 / new.value, 1 / old.value
     sign = METRICS[old.metric].worse
     limit = tolerance.amount * (abs(old.value) if tolerance.relative else 1.0)
-    slope = math.copysign(tolerance.amount, old.value) if tolerance.relative else 0.0
-    return sign * (new.value - old.value) - limit, sign, sign + slope
+    return sign * (new.value - old.value) - limit, sign, sign
 
 
 def _by_ratio(old: Measured, new: Measured) -> bool:
@@ -175,7 +174,8 @@ def _spreads(old: Measured, new: Measured, a: float, b: float, where: Measuremen
     samples = Spread(0.0)
     if len(new.influences):
         samples = sample_spread(a * new.influences - b * old.influences, where.labels, where.unseen)
-    return probes, samples, Spread((a * new.residual) ** 2 + (b * old.residual) ** 2)
+    missed = 0.0 if new.value == old.value else (a * new.residual) ** 2 + (b * old.residual) ** 2
+    return probes, samples, Spread(missed)
 
 
 def _change(old: Measured, new: Measured, where: Measurement) -> tuple[str, float, float, float]:

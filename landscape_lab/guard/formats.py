@@ -12,7 +12,17 @@ from landscape_lab.guard.measured import Measurement
 from landscape_lab.guard.settings import METRICS
 from landscape_lab.numbers import MINUS, number
 
-__all__ = ["HEADER", "content_of", "github_annotations", "headline", "junit", "markdown", "rows_of", "sentence"]
+__all__ = [
+    "HEADER",
+    "changes",
+    "content_of",
+    "github_annotations",
+    "headline",
+    "junit",
+    "markdown",
+    "rows_of",
+    "sentence",
+]
 
 HEADER = ("metric", "classes", "baseline", "now", "change", "95 % interval", "tolerance", "")
 MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive"}

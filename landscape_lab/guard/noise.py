@@ -31,12 +31,14 @@ def average_rises(
 ) -> Iterator[Measured]:
     r"""How much the mean loss rises on average at :math:`\theta \pm r \|\theta\| d`, all subsets from one sweep."""
     origin = space.vector()
-    directions = noise_directions(space, settings.directions * spend, seed=settings.seed)
-    # Both ways along each direction: the slope, which says nothing of sharpness and is most of the spread, cancels.
-    points = (torch.add(origin, way, alpha=step) for way in directions for step in (settings.ratio, -settings.ratio))
     data = drawn.inputs, drawn.targets
     centre = sample_losses(model, loss, data, [origin], parameters=space)[0]
-    rises = sample_losses(model, loss, data, points, parameters=space)[0].unflatten(0, (-1, 2)).mean(1) - centre
+    rises = torch.zeros(0, centre.shape[1], dtype=torch.float64)
+    for direction in noise_directions(space, settings.directions * spend, seed=settings.seed):
+        # Both ways: the slope, which says nothing of sharpness and is most of the spread, cancels.
+        points = [torch.add(origin, direction, alpha=step) for step in (settings.ratio, -settings.ratio)]
+        losses = sample_losses(model, loss, data, points, parameters=space)[0]
+        rises = torch.cat([rises, losses.mean(0, keepdim=True) - centre])
     for name, classes in subsets.items():
         if name in only:
             samples = rises @ drawn.shares(classes)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
+from torch import Tensor, nn
+
+from landscape_lab.curvature import stratified
 from landscape_lab.errors import InputError
 from landscape_lab.guard.measure import Wanted, measure, mixed_batches
 from landscape_lab.guard.measured import Measurement
 from landscape_lab.guard.origin import origin_of
-from landscape_lab.guard.samples import draw
+from landscape_lab.guard.samples import Drawn
 from landscape_lab.guard.settings import GuardSettings
 from landscape_lab.parameters import ParameterSpace
 from landscape_lab.studies.study import Study
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["measure_run"]
 
@@ -42,23 +45,39 @@ def measure_run(
         InputError: what the analyses refuse.
     """
     epoch = study.epoch(epoch)
-    inputs, targets = study.samples("all", settings.split)
-    if targets.dim() != 1 or targets.is_floating_point():
-        raise InputError("the guard compares classes: the targets of this run are no class numbers")
-    drawn = draw(inputs, targets, targets, settings.samples)
-    encoder = getattr(study, "encoder", None) or getattr(study.model, "encoder", None)
-    pieces = [name for name, _ in study.model.named_parameters() if name.startswith("encoder.")]
+    part = study.split(settings.split)
+    places = stratified(part.labels, settings.samples).sort().values
+    chosen = part.take(places)
+    values, counts = part.labels.unique(return_counts=True)
+    population = {int(c): float(count) for c, count in zip(values, counts, strict=True)}
+    drawn = Drawn(*chosen.tensors(), chosen.labels.cpu(), population, finite=True)
+    batches: list[tuple[Tensor, Tensor]] = []
+    if torch.equal(part.targets, part.labels):  # the batch's classes are read off its targets
+        mixed = mixed_batches(torch.arange(len(part)), part.targets, settings, study.batch_size, spend)
+        batches = [part.take(some.to(part.labels.device)).tensors() for some, _ in mixed]
+    in_encoder = any(name.startswith("encoder.") for name, _ in study.model.named_parameters())
     return measure(
         study.model,
-        getattr(study, "loss", cross_entropy),
+        study.loss,
         drawn,
         subsets,
         settings,
-        encoder=encoder,
-        batches=mixed_batches(inputs, targets, settings, getattr(study, "batch_size", 128), spend),
-        gradient_parameters=ParameterSpace(study.model, lambda name: name.startswith("encoder.")) if pieces else None,
+        encoder=_encoder(study),
+        batches=batches,
+        gradient_parameters=ParameterSpace(study.model, _of_encoder) if in_encoder else None,
         wanted=wanted,
         spend=spend,
         origin={"run": study.run.path.name, "epoch": epoch, **origin_of(study.device)},
         progress=progress,
     )
+
+
+def _of_encoder(name: str) -> bool:
+    return name.startswith("encoder.")
+
+
+def _encoder(study: Study) -> nn.Module | None:
+    try:
+        return study.encoder
+    except InputError:
+        return None  # a target that does not say which part it is: there is no quality then

@@ -61,8 +61,7 @@ class Drawn:
     def influences(self, values: Tensor, classes: Sequence[int]) -> Tensor:
         """``(n,)`` values, of which the subset has the mean, as what they add to their stratum's mean."""
         sizes = torch.tensor([self.counts[int(c)] for c in self.labels], dtype=torch.float64)
-        # As precise as a baseline's file keeps them, so that the same model differs by nothing at all.
-        return (values.double().cpu() * self.shares(classes) * sizes).float().double()
+        return values.double().cpu() * self.shares(classes) * sizes
 
     def unseen(self, label: int) -> float:
         """The share of a class that is not here."""

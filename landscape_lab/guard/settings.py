@@ -12,7 +12,7 @@ import msgspec
 
 from landscape_lab.errors import InputError, nearest
 
-__all__ = ["METRICS", "GuardSettings", "Metric", "MetricName", "Tolerance", "tolerances_of"]
+__all__ = ["METRICS", "GuardSettings", "Metric", "MetricName", "Tolerance", "as_json", "tolerances_of"]
 
 MetricName = Literal["lambda_max", "trace", "average", "epsilon", "quality", "similarity"]
 

@@ -18,7 +18,7 @@ from landscape_lab.recipe import Recipe
 from landscape_lab.run import Run
 from landscape_lab.selection import WORDS, Selection, reported_line
 
-__all__ = ["Cell", "FinishedRuns", "PaperTable", "paper_table"]
+__all__ = ["Cell", "FinishedRuns", "PaperTable", "TimeCell", "paper_table"]
 
 SHOTS = ("all", "many", "med", "few")
 

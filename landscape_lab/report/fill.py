@@ -11,6 +11,7 @@ import torch
 
 from landscape_lab import console
 from landscape_lab.analysis import GradientSimilarity, Spectrum, Surface, Trajectory
+from landscape_lab.analysis.neural_collapse import NeuralCollapse
 from landscape_lab.analysis.noise import NoiseCurve
 from landscape_lab.analysis.paths import Distances
 from landscape_lab.analysis.sharpness import Sharpness
@@ -22,6 +23,7 @@ from landscape_lab.report.results import Results, Stored
 from landscape_lab.run import Run
 from landscape_lab.studies import Study, spread
 from landscape_lab.studies.curvature import spectra, spectra_cost
+from landscape_lab.studies.features import collapse
 from landscape_lab.studies.gradients import gradient_batches, gradients
 from landscape_lab.studies.groups import GroupingExamination, examine_groups, relations_cost
 from landscape_lab.studies.noise import USUAL_RATIOS, noise_curve, sharpness, sharpness_cost
@@ -33,7 +35,7 @@ __all__ = ["Step", "fill", "plan"]
 
 SUBSETS = ("head", "tail")
 EXTENT, GRID = 0.5, 25  # of a surface: half its side in filter norms, points on an axis
-EPOCHS = 5  # with a surface, and with gradients
+EPOCHS = 5  # with a surface, with gradients, and with neural collapse
 # Forward passes that a product with the Hessian and a pass with its gradient are worth, about.
 PRODUCT, GRADIENT = 7.0, 3.0
 
@@ -97,6 +99,7 @@ def plan(
         steps += _path_steps(results, study, tail_only.run if tail_only else None)
         steps += _surface_steps(results, study, samples, seed)
         steps += _curvature_steps(results, study, samples)
+        steps += _collapse_steps(results, study)
         steps += _gradient_steps(results, study)
         steps += _noise_steps(results, study, samples, seed)
         steps += _group_steps(results, study, studies)
@@ -111,7 +114,7 @@ def _has(results: Results, kind: type[Any], folder: str, settings: Mapping[str, 
 
 
 def _size(study: Study, samples: int | None) -> int:
-    counts = study.split("train").class_counts(study.dataset.num_classes)
+    counts = study.split("train").class_counts(study.num_classes)
     sizes = [sum(counts[c] for c in study.classes(subset)) for subset in SUBSETS]
     return sum(size if samples is None else min(size, samples) for size in sizes)
 
@@ -171,6 +174,18 @@ def _curvature_steps(results: Results, study: Study, samples: int | None) -> lis
     return [Step(f"Hessian, {results.label}", cost, PRODUCT * cost, compute)]
 
 
+def _collapse_steps(results: Results, study: Study) -> list[Step]:
+    def step(epoch: int) -> Step:
+        def compute(advance: Callable[[int], None]) -> None:
+            collapse(study, epoch)
+            advance(1)
+
+        return Step(f"neural collapse at epoch {epoch}, {results.label}", 1, len(study.split("train")), compute)
+
+    epochs, kind = spread(study.run.checkpoints(), EPOCHS), NeuralCollapse
+    return [step(e) for e in epochs if not _has(results, kind, "collapse", {"epoch": e, "split": "train"})]
+
+
 def _gradient_steps(results: Results, study: Study) -> list[Step]:
     classes = tuple(dict.fromkeys(c for subset in SUBSETS for c in study.classes(subset)))
     batches, size = gradient_batches(study), len(study.split("train"))
@@ -213,7 +228,7 @@ def _group_steps(results: Results, study: Study, studies: Mapping[str, Study]) -
     others = [
         other.run
         for other in studies.values()
-        if other is not study and other.run.info["groups"] and other.run.info["data"] == study.run.info["data"]
+        if other is not study and other.run.info["groups"] and other.run.info.get("data") == study.run.info.get("data")
     ]
     cost = relations_cost(study)
 
@@ -241,7 +256,7 @@ def _diagnosis_steps(results: Results, study: Study, tail_only: Study | None, sa
 def _joint_steps(studies: Mapping[str, Study]) -> list[Step]:
     runs = {label: study.run for label, study in studies.items() if study.run.checkpoints()}
     # A common plane of different networks does not exist; of different beginnings it shows the beginnings.
-    if len(runs) < 2 or len({(str(run.recipe.model), run.recipe.seed) for run in runs.values()}) > 1:
+    if len(runs) < 2 or len({_start(run) for run in runs.values()}) > 1:
         return []
     first = next(iter(runs.values()))
     settings = {"runs": list(runs)}
@@ -256,10 +271,15 @@ def _joint_steps(studies: Mapping[str, Study]) -> list[Step]:
     return [Step("trajectories in one plane", 1, 0.0, compute)]
 
 
+def _start(run: Run) -> tuple[str, ...]:
+    """Equal for runs that began with the same weights; a run without a recipe is like no other."""
+    return (str(run.recipe.model), str(run.recipe.seed)) if run.has_recipe else (str(run.path),)
+
+
 def _seconds(study: Study) -> float:
     """What a forward pass of one sample takes."""
     part = study.split("train")
-    images = study.dataset.normalise(part.images[: min(len(part), 128)])
+    images, _ = part.take(slice(128)).tensors()
     study.epoch(None)
     mode = study.model.training
     study.model.eval()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landscape_lab.figures import Table
+from landscape_lab.figures.text import capital
 from landscape_lab.numbers import number
 from landscape_lab.report.parts import Chart, Control, Section, escaped
 from landscape_lab.report.results import Results, class_title
@@ -96,17 +97,17 @@ def _table(found: GroupingExamination) -> Table:
         adjusted = found.adjusted.get(name)
         rows.append(
             (
-                name,
+                capital(name),
                 number(test.value, 2),
-                f"{number(round(test.expected, 6), 2)} [{number(test.low, 2)}, {number(test.high, 2)}]",
+                f"{number(round(test.expected, 6) + 0.0, 2)} [{number(test.low, 2)}, {number(test.high, 2)}]",
                 f"{test.p_value:.2g}",
                 "–" if adjusted is None else f"{adjusted:.2g}",
             )
         )
-    absent = " ".join(f"{name}: {why}." for name, why in found.missing.items())
+    absent = " ".join(f"{capital(name)}: {why}." for name, why in found.missing.items())
     return Table(
         f"What the groups at epoch {found.epoch} have to do with the data",
-        ("do the groups …", "value", "random groups of equal sizes", "p", "p, all questions (Holm)"),
+        ("what was asked", "value", "random groups of equal sizes", "p", "p, all questions (Holm)"),
         tuple(rows),
         f"Random groups: mean and the middle 95 %. {absent}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ def _chart(curves: Sequence[tuple[Results, Stored[NoiseCurve]]], subset: str, li
         if one.losses.shape[1] > 1:
             traces += band(name, one.ratios[inside], low, high, colour)
         traces.append(line(name, one.ratios[inside], mean, colour=colour, place=place, mode="lines"))
-        words.add(f"{one.counts[k]:,} samples, {one.losses.shape[1]} {one.normalisation} noise directions, "
+        words.add(f"{one.counts[k]:,} samples, {one.losses.shape[1]} random directions ({one.normalisation} noise), "
                   f"BatchNorm: {one.batch_norm} statistics")  # fmt: skip
     return Chart(
         f"{title}: loss against noise up to {limit:g} of the parameters’ norm",
@@ -115,11 +116,23 @@ def _table(numbers: Sequence[tuple[Results, Stored[tuple[Sharpness, ...]]]]) -> 
         for results, stored in numbers
         for one in stored.result
     ]
-    notes = {KINDS.get(one.kind, one.kind): one.note for _, stored in numbers for one in stored.result}
+    notes: dict[str, list[str]] = {}
+    for _, stored in numbers:
+        for one in stored.result:
+            notes.setdefault(KINDS.get(one.kind, one.kind), []).append(one.note)
     return Table(
         "Sharpness",
         ("run", "epoch", "classes", "kind", "radius", "value", "95 % interval", "loss there"),
         tuple(rows),
-        " ".join(f"{capital(kind)}: {note}." for kind, note in notes.items())
+        " ".join(f"{capital(kind)}: {_together(of)}." for kind, of in notes.items())
         + " Sharpness at unequal losses compares badly.",
     )
+
+
+def _together(notes: Sequence[str]) -> str:
+    """Notes that differ in the number of samples alone, as one: ``14 and 212 samples``."""
+    counted = re.compile(r"([\d,]+) samples")
+    bare = list(dict.fromkeys(counted.sub("# samples", note) for note in notes))
+    counts = sorted({int(count.replace(",", "")) for note in notes for count in counted.findall(note)})
+    return "; ".join(bare).replace("#", " and ".join(f"{count:,}" for count in counts[-2:]) if len(counts) < 3
+                                   else f"{counts[0]:,} to {counts[-1]:,}")  # fmt: skip

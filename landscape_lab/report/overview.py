@@ -9,7 +9,7 @@ from typing import Any
 from landscape_lab.diagnosis import Diagnosis
 from landscape_lab.figures import Table
 from landscape_lab.report.parts import Chart, Control, Section, colour_of, escaped, line
-from landscape_lab.report.results import Results, class_title
+from landscape_lab.report.results import Results, class_title, recorded
 
 __all__ = ["overview"]
 
@@ -41,7 +41,7 @@ def _lead(found: Sequence[Results]) -> str:
         + (" …" if len(found[0].classes(name)) > 6 else "")
         for name in ("head", "tail")
     }
-    epochs = sorted({results.run.metrics()[-1]["epoch"] for results in found})
+    epochs = sorted({results.last["epoch"] for results in found})
     return (
         f"Long-tailed data with {len(counts)} classes of {max(counts):,} down to {min(counts):,} training images. "
         "Head: "
@@ -76,20 +76,23 @@ def _accuracies(found: Sequence[Results]) -> Table:
     header = ["run", "loss and method", "seed", "epochs", *SHOTS.values(), "test loss"]
     rows, families = [], dict[tuple[str, str], list[list[float | None]]]()
     for results in found:
-        last, recipe = results.run.metrics()[-1], results.run.recipe
-        values = [last["test"]["accuracy"].get(name) for name in SHOTS]
+        run, last = results.run, results.last
+        values = [recorded(last, "test", "accuracy", name) for name in SHOTS]
+        loss = recorded(last, "test", "loss")
+        label, seed = (run.recipe.label, str(run.recipe.seed)) if run.has_recipe else (run.origin, "–")
         rows.append(
             [
                 results.label,
-                recipe.label,
-                str(recipe.seed),
+                label,
+                seed,
                 str(last["epoch"]),
                 *("–" if value is None else f"{100 * value:.1f}" for value in values),
-                f"{last['test']['loss']:.3f}",
+                "–" if loss is None else f"{loss:.3f}",
             ]
         )
-        key = (recipe.label, f"{recipe.data} {recipe.training} {results.run.info['subsets']}")
-        families.setdefault(key, []).append(values)
+        if run.has_recipe:
+            key = (label, f"{run.recipe.data} {run.recipe.training} {run.info['subsets']}")
+            families.setdefault(key, []).append(values)
     for (label, _), members in families.items():
         if len(members) < 2:
             continue
@@ -116,7 +119,7 @@ def _by_class(found: Sequence[Results]) -> Chart:
     positions = list(range(len(order)))
     traces = []
     for k, results in enumerate(found):
-        accuracy = results.run.metrics()[-1]["test"]["class_accuracy"]
+        accuracy = recorded(results.last, "test", "class_accuracy") or [None] * len(counts)
         values = [None if accuracy[c] is None else 100 * accuracy[c] for c in order]
         traces.append(line(results.label, positions, values, colour=colour_of("", k), place=k))
     names = [escaped(class_title(c, first.class_names)) for c in order]
@@ -143,7 +146,7 @@ def _over_epochs(results: Results, option: str) -> Chart:
     traces = []
     for k, name in enumerate(("all", "head", "tail")):
         for split, dash in (("train", "solid"), ("test", "dash")):
-            values = [record[split]["accuracy"].get(name) for record in metrics]
+            values = [recorded(record, split, "accuracy", name) for record in metrics]
             percent = [None if value is None else 100 * value for value in values]
             title = f"{name}, {split}"
             traces.append(line(title, epochs, percent, colour=colour_of(name), place=k, dash=dash, mode="lines"))

@@ -84,7 +84,7 @@ def write_report(runs: Mapping[str, Run], path: Path, *, title: str = "") -> int
 
 def page_of(found: Sequence[Results], sections: Sequence[Section], title: str = "") -> str:
     """The page as text."""
-    names = list(dict.fromkeys(str(one.run.info["data"]["name"]) for one in found))
+    names = list(dict.fromkeys(str(one.run.info.get("data", {}).get("name", one.label)) for one in found))
     count = f"{len(found)} run{'s' if len(found) > 1 else ''}"
     charts: list[Mapping[str, Any]] = []
     views = [_view(section, charts) for section in sections]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from landscape_lab.analysis import GradientSimilarity, Spectrum, Surface
+from landscape_lab.errors import InputError
 from landscape_lab.figures import (
     QualityPanel,
     SimilarityPanel,
@@ -20,8 +22,8 @@ from landscape_lab.figures import (
     trajectories,
 )
 from landscape_lab.figures.style import house_style
+from landscape_lab.paper_figures import quality_panel
 from landscape_lab.report.curvature import subset_of
-from landscape_lab.report.parts import mean_over
 from landscape_lab.report.results import Results, class_title, read_results
 from landscape_lab.report.trajectories import best_path
 from landscape_lab.run import Run
@@ -65,7 +67,9 @@ def _figures(found: Sequence[Results]) -> Iterator[tuple[str, Figure]]:
     for start in range(0, len(found), MOST):
         part = found[start : start + MOST]
         number = "" if len(found) <= MOST else f"-{start // MOST + 1}"
-        yield f"feature-quality{number}", feature_quality([_quality(results) for results in part])
+        panels = list(_quality(part))
+        if panels:
+            yield f"feature-quality{number}", feature_quality(panels)
         yield from _gradients(part, number)
         yield from _densities(part, number)
     for results in found:
@@ -83,26 +87,11 @@ def _file_name(label: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", label).strip(".-") or "run"
 
 
-def _quality(results: Results) -> QualityPanel:
-    metrics = results.run.metrics()
-    forms, subsets = ("difference", "reciprocal"), ("head", "tail")
-
-    def curves(split: str) -> dict[str, dict[str, tuple[float, ...]]]:
-        return {
-            form: {
-                name: tuple(mean_over(record[split]["quality"][form], results.classes(name)) for record in metrics)
-                for name in subsets
-            }
-            for form in forms
-        }
-
-    return QualityPanel(
-        title=results.label,
-        epochs=tuple(record["epoch"] for record in metrics),
-        curves=curves("train"),
-        test_curves=curves("test"),
-        classes={name: len(results.classes(name)) for name in subsets},
-    )
+def _quality(found: Sequence[Results]) -> Iterator[QualityPanel]:
+    """A panel for each run that recorded the quality of its features."""
+    for results in found:
+        with contextlib.suppress(InputError):
+            yield quality_panel(results.run, results.label)
 
 
 def _gradients(part: Sequence[Results], number: str) -> Iterator[tuple[str, Figure]]:

@@ -17,14 +17,16 @@ __all__ = ["recipe"]
 
 def recipe(found: Sequence[Results]) -> Section:
     """The fields in which the recipes differ, versions and data, and the recipes themselves."""
-    recipes = [_flat(msgspec.to_builtins(results.run.recipe)) for results in found]
+    with_recipe = [results for results in found if results.run.has_recipe]
+    recipes = [_flat(msgspec.to_builtins(results.run.recipe)) for results in with_recipe]
     tables: list[tuple[Table, Mapping[str, str]]] = []
     labels = tuple(results.label for results in found)
     fields = list(dict.fromkeys(name for one in recipes for name in one))
     differing = [name for name in fields if len({one.get(name, "–") for one in recipes}) > 1]
     if differing:
         rows = tuple((name, *(one.get(name, "–") for one in recipes)) for name in differing)
-        tables.append((Table("Where the recipes differ", ("field", *labels), rows), {}))
+        header = ("field", *(results.label for results in with_recipe))
+        tables.append((Table("Where the recipes differ", header, rows), {}))
     environments = [_environment(results) for results in found]
     names = list(dict.fromkeys(name for one in environments for name in one))
     rows = tuple((name, *(one.get(name, "–") for one in environments)) for name in names)
@@ -33,7 +35,7 @@ def recipe(found: Sequence[Results]) -> Section:
     missing = [(f"Stored by another version and not read: {name}", "") for name in unreadable]
     texts = [
         (f"recipe.toml of {results.label}", (results.run.path / "recipe.toml").read_text(encoding="utf-8"))
-        for results in found
+        for results in with_recipe
     ]
     return Section("recipe", "Recipe", tables=tables, texts=texts, missing=missing)
 
@@ -54,8 +56,9 @@ def _environment(results: Results) -> dict[str, str]:
     found["device"] = str(info.get("device", "–"))
     found["threads"] = str(info.get("threads", "–"))
     found["code"] = str(info.get("commit", "–"))[:12]
-    found["data"] = f"{info['data'].get('name', '–')}, {info['data'].get('train', 0):,} training images"
-    found["data fingerprint"] = str(info["data"].get("fingerprint", "–"))[:16]
+    data = info.get("data", {})
+    found["data"] = f"{data.get('name', '–')}, {sum(info['class_counts']):,} training samples"
+    found["data fingerprint"] = str(data.get("fingerprint", "–"))[:16]
     found["status"] = str(info["status"])
     seconds = info.get("epoch_seconds")
     if seconds:

@@ -10,7 +10,7 @@ from landscape_lab.errors import InputError
 from landscape_lab.files import read_json
 from landscape_lab.run import Run
 
-__all__ = ["Results", "Stored", "class_title", "read_results", "subset_title"]
+__all__ = ["Results", "Stored", "class_title", "read_results", "recorded", "subset_title"]
 
 _T = TypeVar("_T")
 
@@ -49,6 +49,12 @@ class Results:
     label: str
     run: Run
     unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """What was recorded of the last epoch; its number alone for a run without metrics."""
+        lines = self.run.metrics()
+        return lines[-1] if lines else {"epoch": self.run.checkpoints()[-1]}
 
     def of(self, kind: type[_T], folder: str = "", *, named: str = "") -> list[Stored[_T]]:
         """All stored results of a kind, by epoch and then by name.
@@ -110,6 +116,19 @@ def class_title(number: int, names: list[str]) -> str:
     return names[number] if names[number] == str(number) else f"{number} {names[number]}"
 
 
+def recorded(line: Mapping[str, Any], *keys: str) -> Any:
+    """What a line of metrics holds at ``keys``, one within the other; ``None`` where a loop did not record it.
+
+    Example:
+        >>> recorded({"test": {"loss": 0.5}}, "test", "loss"), recorded({"epoch": 3}, "test", "loss")
+        (0.5, None)
+    """
+    value: Any = line
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def read_results(runs: Mapping[str, Run]) -> list[Results]:
     """Open the results of runs, in their order.
 
@@ -117,11 +136,11 @@ def read_results(runs: Mapping[str, Run]) -> list[Results]:
         runs: what each is called → the run.
 
     Raises:
-        InputError: there is no run, or one has no recorded epoch.
+        InputError: there is no run, or one has neither a recorded epoch nor a checkpoint.
     """
     if not runs:
         raise InputError("a report needs a run: name one at least")
     for run in runs.values():
-        if not run.metrics():
+        if not run.metrics() and not run.checkpoints():
             raise InputError(f"{run.path} has no recorded epoch yet; train it first")
     return [Results(label, run) for label, run in runs.items()]

@@ -84,7 +84,7 @@ def _set(found: Sequence[Results], members: Mapping[int, list[Stored[Surface]]])
     for k, entries in members.items():
         points: dict[int, dict[str, Any]] = {}
         for stored in entries:
-            epoch = found[k].run.metrics()[-1]["epoch"] if stored.epoch is None else stored.epoch
+            epoch = found[k].last["epoch"] if stored.epoch is None else stored.epoch
             point = _point(found[k], stored)
             same = points.get(epoch)
             if same and same["x"] == point["x"] and same["y"] == point["y"]:  # more subsets on the same grid
@@ -111,7 +111,7 @@ def _axes(stored: Stored[Surface]) -> tuple[str, str]:
 def _label(stored: Stored[Surface]) -> str:
     settings = stored.settings
     words = [str(settings.get("directions", "random" if "seed" in settings else settings.get("plane", stored.name)))]
-    if "extent" in settings:
+    if settings.get("extent") is not None:
         words.append(f"±{settings['extent']:g}")
     if settings.get("split", "train") != "train":
         words.append(f"{settings['split']} images")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from landscape_lab.figures import Table
 from landscape_lab.report.parts import Control, Section
-from landscape_lab.report.results import Results, class_title
+from landscape_lab.report.results import Results, class_title, recorded
 
 __all__ = ["tables"]
 
@@ -23,18 +23,18 @@ def tables(found: Sequence[Results]) -> Section:
 
 
 def _table(results: Results) -> Table:
-    last, info = results.run.metrics()[-1], results.run.info
+    last, info = results.last, results.run.info
     counts = info["class_counts"]
     member = {c: name for name in ("many", "med", "few") for c in results.classes(name)}
     rows = []
     for c in sorted(range(len(counts)), key=lambda c: (-counts[c], c)):
         cells = [class_title(c, results.class_names), f"{counts[c]:,}", member.get(c, "–")]
         for split in ("train", "test"):
-            cells.append(_percent(last[split]["class_accuracy"][c]))
+            cells.append(_percent(_of(c, recorded(last, split, "class_accuracy"))))
         for split in ("train", "test"):
-            cells.append(_number(last[split]["class_loss"][c]))
+            cells.append(_number(_of(c, recorded(last, split, "class_loss"))))
         for split in ("train", "test"):
-            cells.append(_number(last[split]["quality"]["difference"][c]))
+            cells.append(_number(_of(c, recorded(last, split, "quality", "difference"))))
         rows.append(tuple(cells))
     return Table(
         f"Classes of {results.label}, epoch {last['epoch']}",
@@ -44,6 +44,10 @@ def _table(results: Results) -> Table:
         "them by "
         "1/n.",
     )
+
+
+def _of(c: int, values: Sequence[float | None] | None) -> float | None:
+    return None if values is None else values[c]
 
 
 def _percent(value: float | None) -> str:

@@ -89,11 +89,14 @@ def _path_charts(
     traces: list[dict[str, Any]] = []
     off: list[dict[str, Any]] = []
     losses: list[dict[str, Any]] = []
+    begun = set[tuple[float, float]]()
     for place, (name, path) in enumerate(paths.items()):
         x, y = path.coordinates.T
         colour = colour_of("", place)
         labels = [f"epoch {step}" for step in path.steps]
-        marked = {0, len(labels) - 1}
+        # Runs with one beginning: its epoch is written once.
+        marked = {len(labels) - 1} | (set() if (float(x[0]), float(y[0])) in begun else {0})
+        begun.add((float(x[0]), float(y[0])))
         traces.append(
             line(
                 name, x, y, colour=colour, place=place, mode="lines+markers+text", hovertext=labels,

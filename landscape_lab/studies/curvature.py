@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from landscape_lab.analysis import Spectrum
 from landscape_lab.curvature import CurvatureSettings, measure, stratified
 from landscape_lab.errors import InputError
 from landscape_lab.studies.study import Progress, Study, file_name
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["USUAL", "drawn", "spectra", "spectra_cost"]
 
@@ -80,7 +78,7 @@ def spectra(
         data, counts = drawn(study, chosen, split, samples, per_class)
         measure(
             study.model,
-            cross_entropy,
+            study.loss,
             data,
             chosen,
             settings,
@@ -105,7 +103,7 @@ def spectra_cost(
     per_class: int | None = None,
 ) -> int:
     """About how many samples :func:`spectra` multiplies by a vector, if nothing is stored yet."""
-    counts = study.split(split).class_counts(study.dataset.num_classes)
+    counts = study.split(split).class_counts(study.num_classes)
     if per_class is not None:
         counts = [min(count, per_class) for count in counts]
     chosen = study.subset_classes(subsets)
@@ -123,15 +121,11 @@ def drawn(
     part = study.split(split)
     if per_class is None:
         chosen = study.choose(part, subsets, samples)
-        return (study.dataset.normalise(chosen.images), chosen.targets), None
+        return chosen.tensors(), None
     if samples is not None:
         raise InputError("a limit on the samples of each subset and one on those of each class exclude each other")
-    counts = torch.bincount(part.targets, minlength=study.dataset.num_classes)
-    places = stratified(part.targets, per_class)
-    return (
-        (study.dataset.normalise(part.images[places]), part.targets[places]),
-        dict(enumerate(map(float, counts.tolist()))),
-    )
+    counts = part.class_counts(study.num_classes)
+    return part.take(stratified(part.labels, per_class)).tensors(), dict(enumerate(map(float, counts)))
 
 
 def _spectrum_name(subset: str, epoch: int, split: str, settings: CurvatureSettings) -> str:

@@ -14,7 +14,7 @@ from landscape_lab.analysis.estimates import t_quantile
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import eval_mode
 from landscape_lab.studies.study import Progress, Study
-from landscape_lab.training.losses import cross_entropy
+from landscape_lab.tabular import Columns, Tabular, columns_of
 
 __all__ = ["EqualSizes", "equal_sizes", "equal_sizes_cost", "log_ratio"]
 
@@ -27,7 +27,7 @@ _TOLERANCE = 0.05  # of an eigenvector: its eigenvalue is then known to 0.3 %
 
 
 @dataclass(frozen=True, eq=False)
-class EqualSizes:
+class EqualSizes(Tabular):
     """The largest Hessian eigenvalue of every class over random parts of one size, and of subsets over all samples.
 
     The largest eigenvalue of a mean over few samples is larger than over many of the same kind, as one unusual sample
@@ -58,6 +58,17 @@ class EqualSizes:
     losses: Tensor
     loss_stderr: Tensor
     epoch: int
+
+
+@columns_of.register
+def _(result: EqualSizes) -> Columns:
+    draws = range(result.draws.shape[1])
+    return {
+        "class": [c for c in result.classes for _ in draws],
+        "draw": [*draws] * len(result.classes),
+        "samples": [result.size] * result.draws.numel(),
+        "lambda_max": result.draws.flatten().tolist(),
+    }
 
 
 def equal_sizes(
@@ -99,7 +110,7 @@ def equal_sizes(
         highest, lowest, losses, errors, sizes = [], [], [], [], []
         for name in subsets:
             inputs, targets = study.samples(name, split, samples)
-            op = Hessian(study.model, cross_entropy, (inputs, targets))
+            op = Hessian(study.model, study.loss, (inputs, targets))
             ends = top_eigenpairs(op, 1, which="BE", progress=_times(len(targets), progress)).values
             each = _losses(study, inputs, targets)
             highest.append(float(ends.max()))
@@ -114,7 +125,7 @@ def equal_sizes(
             row = []
             for _ in range(draws):
                 some = torch.randperm(len(targets), generator=stream)[:size].to(targets.device)
-                op = Hessian(study.model, cross_entropy, (inputs[some], targets[some]))
+                op = Hessian(study.model, study.loss, (inputs[some], targets[some]))
                 found = top_eigenpairs(op, 1, tolerance=_TOLERANCE, progress=_times(size, progress))
                 row.append(float(found.values[0]))
             rows.append(row)
@@ -140,7 +151,7 @@ def equal_sizes_cost(
 ) -> int:
     """About how many samples :func:`equal_sizes` multiplies by a vector."""
     counts, size, draws = _plan(study, split, None)
-    every = study.split(split).class_counts(study.dataset.num_classes)
+    every = study.split(split).class_counts(study.num_classes)
     whole = [sum(every[c] for c in study.classes(name)) for name in subsets]
     # 25 and 8 products: what both ends, and one to 0.05, took on trained networks.
     return 25 * sum(min(n, samples or n) for n in whole) + 8 * draws * len(counts) * size
@@ -148,7 +159,7 @@ def equal_sizes_cost(
 
 def _plan(study: Study, split: str, draws: int | None) -> tuple[dict[int, int], int, int]:
     """Samples of each class that has enough, the size of a draw, and how many there are."""
-    every = study.split(split).class_counts(study.dataset.num_classes)
+    every = study.split(split).class_counts(study.num_classes)
     counts = {c: n for c, n in enumerate(every) if n >= FEWEST}
     if len(counts) < 2:
         raise InputError(f"comparing sharpness needs two classes with {FEWEST} samples, and {len(counts)} has as many")
@@ -156,10 +167,10 @@ def _plan(study: Study, split: str, draws: int | None) -> tuple[dict[int, int], 
 
 
 def _losses(study: Study, inputs: Tensor, targets: Tensor) -> Tensor:
-    size = study.run.recipe.evaluation.batch_size
+    size = study.evaluation_batch_size
     with torch.no_grad(), eval_mode(study.model):
         parts = zip(inputs.split(size), targets.split(size), strict=True)
-        return torch.cat([cross_entropy(study.model(some), labels).double() for some, labels in parts])
+        return torch.cat([study.loss(study.model(some), labels).double() for some, labels in parts])
 
 
 def _times(samples: int, progress: Progress | None) -> Progress | None:

@@ -13,10 +13,10 @@ from landscape_lab.analysis import FeatureQuality, encode, feature_quality
 from landscape_lab.analysis.change_point import Onset, onset_of_decline
 from landscape_lab.analysis.features import USUAL_BETA, QualityForm
 from landscape_lab.analysis.neural_collapse import NeuralCollapse, neural_collapse
-from landscape_lab.data import plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.run import Run
 from landscape_lab.studies.study import Progress, Study
+from landscape_lab.tabular import Columns, Tabular, columns_of
 
 __all__ = ["FORMS", "QualityHistory", "adjusted", "collapse", "features", "onsets", "quality_history"]
 
@@ -24,7 +24,7 @@ FORMS: tuple[QualityForm, ...] = ("difference", "reciprocal")
 
 
 @dataclass(frozen=True, eq=False)
-class QualityHistory:
+class QualityHistory(Tabular):
     """The feature quality of every class over the epochs.
 
     Attributes:
@@ -38,6 +38,16 @@ class QualityHistory:
     quality: Tensor
     form: str
     split: str
+
+
+@columns_of.register
+def _(history: QualityHistory) -> Columns:
+    classes = range(history.quality.shape[1])
+    return {
+        "epoch": [epoch for epoch in history.epochs for _ in classes],
+        "class": [*classes] * len(history.epochs),
+        "quality": history.quality.flatten().tolist(),
+    }
 
 
 def features(study: Study, epoch: int | None = None, *, split: str = "train") -> dict[str, FeatureQuality]:
@@ -57,13 +67,13 @@ def _of_epoch(study: Study, epoch: int, split: str) -> tuple[dict[str, FeatureQu
     quality = study.run.load_result(places[0], dict[str, FeatureQuality], settings)
     collapsed = study.run.load_result(places[1], NeuralCollapse, settings)
     if quality is None or collapsed is None:
-        batches = plain_batches(study.split(split), study.dataset, study.run.recipe.evaluation.batch_size)
-        encoded, targets = encode(study.model.encoder, batches)
-        classes = study.dataset.num_classes
+        batches = study.split(split).batches(study.evaluation_batch_size)
+        encoded, targets = encode(study.encoder, batches)
+        classes = study.num_classes
         quality = {
             form: feature_quality(encoded, targets, classes, form=form, beta=beta) for form, beta in USUAL_BETA.items()
         }
-        weights = getattr(study.model.classifier, "weight", None)
+        weights = getattr(study.classifier, "weight", None)
         collapsed = neural_collapse(encoded, targets, classes, weights)
         study.run.save_result(places[0], quality, settings)
         study.run.save_result(places[1], collapsed, settings)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from landscape_lab.analysis import GradientSimilarity, gradient_similarity
-from landscape_lab.data import Split, plain_batches
 from landscape_lab.parameters import ParameterSpace, matching
 from landscape_lab.studies.study import Progress, Study
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["gradient_batches", "gradients"]
 
@@ -21,7 +19,7 @@ def gradients(
     classes: Sequence[int] | None = None,
     *,
     split: str = "train",
-    parameters: str = "encoder",
+    parameters: str | None = None,
     between: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -33,8 +31,8 @@ def gradients(
         epoch: of the checkpoint; ``None``: the last.
         classes: to score; ``None``: all.
         split: ``train`` or ``test``.
-        parameters: ``all``, or a module, a parameter or a glob over parameter names, as
-            :func:`~landscape_lab.parameters.matching` takes it.
+        parameters: ``None``: the encoder of a run of ours, else all; ``all``, or a module, a parameter or a glob
+            over parameter names, as :func:`~landscape_lab.parameters.matching` takes it.
         between: compare the classes with each other, too.
         seed: of the order in which samples make up batches.
         progress: called with 1 after each batch.
@@ -43,7 +41,8 @@ def gradients(
         InputError: no parameter matches.
     """
     epoch = study.epoch(epoch)
-    batch_size = study.run.recipe.training.batch_size
+    batch_size = study.batch_size
+    parameters = parameters or ("encoder" if study.run.has_recipe else "all")
     classes = tuple(classes) if classes is not None else study.subsets["all"]
     settings = {
         "epoch": epoch,
@@ -59,11 +58,11 @@ def gradients(
         part = study.split(split)
         # The readers give class after class; batches must mix the classes as training does.
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).to(study.device)
-        mixed = Split(part.images[order], part.targets[order])
+        mixed = part.take(order)
         return gradient_similarity(
             study.model,
-            cross_entropy,
-            plain_batches(mixed, study.dataset, batch_size),
+            study.loss,
+            mixed.batches(batch_size),
             classes,
             parameters=ParameterSpace(study.model, where),
             between=between,
@@ -81,4 +80,4 @@ def gradients(
 
 def gradient_batches(study: Study, split: str = "train") -> int:
     """The number of batches that :func:`gradients` looks at."""
-    return -(-len(study.split(split)) // study.run.recipe.training.batch_size)
+    return len(study.split(split).batches(study.batch_size))

@@ -25,14 +25,14 @@ from landscape_lab.analysis.partitions import (
     pair_contrast,
 )
 from landscape_lab.curvature import stratified
-from landscape_lab.data import Split, plain_batches
 from landscape_lab.data.superclasses import superclasses
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import ParameterSpace
 from landscape_lab.run import Run
+from landscape_lab.studies.samples import Samples
 from landscape_lab.studies.study import Progress, Study
+from landscape_lab.tabular import Columns, Tabular, columns_of
 from landscape_lab.training.grouping import frequency_groups
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["PER_CLASS", "ClassRelations", "GroupingExamination", "class_relations", "examine_groups", "relations_cost"]
 
@@ -41,7 +41,7 @@ PER_CLASS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class ClassRelations:
+class ClassRelations(Tabular):
     """How the classes are related at one checkpoint; rows and columns of classes without samples are ``nan``.
 
     Attributes:
@@ -61,8 +61,21 @@ class ClassRelations:
     per_class: int
 
 
+@columns_of.register
+def _(result: ClassRelations) -> Columns:
+    classes = range(len(result.confusion))
+    return {
+        "row": [row for row in classes for _ in classes],
+        "column": [*classes] * len(classes),
+        **{
+            name: getattr(result, name).flatten().tolist()
+            for name in ("confusion", "neighbours", "pixels", "gradients")
+        },
+    }
+
+
 @dataclass(frozen=True, eq=False)
-class GroupingExamination:
+class GroupingExamination(Tabular):
     """What the groups that a run ended with have to do with its data; every number beside chance.
 
     Attributes:
@@ -114,6 +127,19 @@ class GroupingExamination:
         return {f"{kind} {name}": one.test for kind, part in named.items() for name, one in part.items()}
 
 
+@columns_of.register
+def _(result: GroupingExamination) -> Columns:
+    tests = result.tests()
+    return {
+        "question": [*tests],
+        **{
+            name: [getattr(test, name) for test in tests.values()]
+            for name in ("value", "expected", "low", "high", "p_value", "partitions", "exact")
+        },
+        "p_adjusted": [result.adjusted.get(question) for question in tests],
+    }
+
+
 def examine_groups(
     study: Study,
     others: Sequence[Run] = (),
@@ -137,7 +163,7 @@ def examine_groups(
         InputError: the run has no groups, or another run has none or other classes.
     """
     epoch = study.epoch(epoch)
-    run, classes = study.run, study.dataset.num_classes
+    run, classes = study.run, study.num_classes
     table = _groupings(run, epoch)
     rivals = {_name(other, run): _groupings(other, None) for other in others}
     for other in others:
@@ -163,7 +189,7 @@ def examine_groups(
             references["shots"] = against(shots.tolist())
         else:
             missing["shots"] = "all classes have many samples, or all few"
-        above = superclasses(study.dataset.class_names)
+        above = superclasses(study.class_names)
         if above is None:
             missing["superclasses"] = "the classes' names are neither CIFAR-10's nor CIFAR-100's"
         else:
@@ -227,18 +253,21 @@ def class_relations(
     tell = progress or (lambda done: None)
 
     def compute() -> ClassRelations:
-        dataset, classes = study.dataset, study.dataset.num_classes
-        size = study.run.recipe.evaluation.batch_size
+        classes = study.num_classes
+        size = study.evaluation_batch_size
         test, train = (_drawn(study.split(which), per_class) for which in ("test", "train"))
-        features, targets = encode(study.model.encoder, plain_batches(test, dataset, size))
+        classifier = study.classifier
+        if classifier is None:
+            raise InputError("classes are grouped by training with GKP: a run without a recipe has no groups")
+        features, targets = encode(study.encoder, test.batches(size))
         with torch.no_grad():
-            predictions = study.model.classifier(features).argmax(1)
+            predictions = classifier(features).argmax(1)
         tell(len(test))
-        pixels = dataset.normalise(test.images).flatten(1)
+        pixels = test.tensors()[0].flatten(1)
         gradients = class_gradient_cosines(
             study.model,
-            cross_entropy,
-            plain_batches(train, dataset, size),
+            study.loss,
+            train.batches(size),
             classes,
             parameters=ParameterSpace(study.model, lambda name: name.startswith("encoder.")),
             progress=tell,
@@ -257,13 +286,12 @@ def class_relations(
 
 def relations_cost(study: Study, per_class: int = PER_CLASS) -> int:
     """How many samples :func:`class_relations` goes through."""
-    parts = [study.split(which).class_counts(study.dataset.num_classes) for which in ("test", "train")]
+    parts = [study.split(which).class_counts(study.num_classes) for which in ("test", "train")]
     return sum(min(count, per_class) for part in parts for count in part)
 
 
-def _drawn(split: Split, per_class: int) -> Split:
-    places = stratified(split.targets, per_class)
-    return Split(split.images[places], split.targets[places])
+def _drawn(split: Samples, per_class: int) -> Samples:
+    return split.take(stratified(split.labels, per_class))
 
 
 def _groupings(run: Run, epoch: int | None) -> dict[int, list[list[int]]]:

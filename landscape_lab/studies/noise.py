@@ -9,10 +9,8 @@ from landscape_lab.analysis.noise import NoiseCurve, NoiseNormalisation
 from landscape_lab.analysis.noise import noise_curve as measure_noise
 from landscape_lab.analysis.sharpness import Sharpness, passes
 from landscape_lab.analysis.sharpness import sharpness as measure_sharpness
-from landscape_lab.data import plain_batches
 from landscape_lab.parameters import ParameterSpace, matching
 from landscape_lab.studies.study import Progress, Study, file_name
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["USUAL_RATIOS", "noise_curve", "sharpness", "sharpness_cost"]
 
@@ -71,12 +69,12 @@ def noise_curve(
         part = study.choose(study.split(split), chosen, samples)
         return measure_noise(
             study.model,
-            cross_entropy,
-            list(plain_batches(part, study.dataset, study.run.recipe.evaluation.batch_size)),
+            study.loss,
+            list(part.batches(study.evaluation_batch_size)),
             ratios=ratios,
             directions=directions,
             subsets=chosen,
-            num_classes=study.dataset.num_classes,
+            num_classes=study.num_classes,
             parameters=_space(study, parameters),
             name=parameters,
             normalisation=normalisation,
@@ -144,7 +142,7 @@ def sharpness(
         def compute(name: str = name) -> tuple[Sharpness, ...]:
             return measure_sharpness(
                 study.model,
-                cross_entropy,
+                study.loss,
                 study.samples(name, split, samples),
                 name,
                 ratio=ratio,

@@ -9,14 +9,12 @@ import torch
 from landscape_lab.analysis.paths import Barrier, Distances, distances
 from landscape_lab.analysis.paths import barrier as measure_barrier
 from landscape_lab.curvature import stratified
-from landscape_lab.data import Split, plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.files import read_tensors
 from landscape_lab.parameters import BatchNormPolicy
 from landscape_lab.run import Run
 from landscape_lab.studies.study import Progress, Study
 from landscape_lab.studies.trajectories import norm_statistics, one_network
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["barrier_between", "distances_to"]
 
@@ -78,7 +76,7 @@ def barrier_between(
     first, second = (_epoch_of(run, epoch) for run, epoch in zip((study.run, other), epochs, strict=True))
     if first == second and study.run.path.resolve() == other.path.resolve():
         raise InputError(f"both ends are epoch {first} of {other.path}: name two runs, or two epochs with --epochs")
-    counts = study.split(split).class_counts(study.dataset.num_classes)
+    counts = study.split(split).class_counts(study.num_classes)
     chosen = {
         name: classes
         for name, classes in study.subset_classes(subsets).items()
@@ -101,17 +99,16 @@ def barrier_between(
 
     def compute() -> Barrier:
         part = study.split(split)
-        used = torch.tensor(sorted({c for classes in chosen.values() for c in classes}), device=part.targets.device)
-        part = _those(part, torch.isin(part.targets, used).nonzero()[:, 0])
+        part = part.of([c for classes in chosen.values() for c in classes])
         if per_class is not None:
-            part = _those(part, stratified(part.targets, per_class))
+            part = part.take(stratified(part.labels, per_class))
         # The readers give class after class; batches must mix them where BatchNorm uses the batch.
-        order = torch.randperm(len(part.targets), generator=torch.Generator().manual_seed(1))
-        part = _those(part, order.to(part.targets.device))
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(1))
+        part = part.take(order.to(study.device))
         return measure_barrier(
             study.model,
-            cross_entropy,
-            list(plain_batches(part, study.dataset, study.run.recipe.evaluation.batch_size)),
+            study.loss,
+            list(part.batches(study.evaluation_batch_size)),
             (ends[0], ends[1]),
             subsets=chosen,
             points=points,
@@ -135,7 +132,3 @@ def _epoch_of(run: Run, epoch: int | None) -> int:
     if epoch not in available:
         raise InputError(f"{run.path} holds no checkpoint of epoch {epoch}; it has {', '.join(map(str, available))}")
     return epoch
-
-
-def _those(part: Split, places: torch.Tensor) -> Split:
-    return Split(part.images[places], part.targets[places])

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape_lab.curvature import class_subsets
-from landscape_lab.data import Dataset, Split, dataset_of, hold_out
+from landscape_lab.data import Dataset
 from landscape_lab.errors import InputError
-from landscape_lab.models import Network, build_network
 from landscape_lab.parameters import ParameterSpace
 from landscape_lab.run import Run
+from landscape_lab.studies.samples import Samples
+from landscape_lab.studies.subject import of_recipe, of_target
+from landscape_lab.target import Target
 
 __all__ = ["Progress", "Study", "file_name", "spread"]
 
@@ -32,35 +34,56 @@ class Study:
         device: where to compute.
         data_root: where the data lie, if not where the recipe says.
         dataset: the data, if already loaded.
+        target: model, loss and samples of a run that has no recipe.
 
     Raises:
-        InputError: the data cannot be loaded or are not those of the run.
+        InputError: the data cannot be loaded or are not those of the run, or a run without a recipe has no target.
     """
 
     def __init__(
-        self, run: Run, device: torch.device, data_root: str | None = None, dataset: Dataset | None = None
+        self,
+        run: Run,
+        device: torch.device,
+        data_root: str | None = None,
+        dataset: Dataset | None = None,
+        target: Target | None = None,
     ) -> None:
         self.run, self.device = run, device
-        if dataset is None:
-            dataset = dataset_of(run.recipe.data, data_root)
-        if dataset.fingerprint != run.info["data"]["fingerprint"]:
-            raise InputError(
-                f"the data at hand are not those that {run.path} was trained on; give theirs with --data-root"
-            )
-        self.dataset = dataset.to(device)
-        share, seed = run.recipe.evaluation.validation_share, run.recipe.data.subset_seed
-        self._trained, _ = hold_out(self.dataset.train, share, seed)
+        if target is not None:
+            if run.has_recipe:
+                raise InputError(f"{run.path} has a recipe, which says model and data: leave the target out")
+            subject = of_target(run, target, device)
+        elif run.has_recipe:
+            subject = of_recipe(run, device, data_root, dataset)
+        else:
+            spec = run.info.get("target") or "module:function"
+            raise InputError(f"{run.path} was not trained from a recipe: say its model and data with --target {spec}")
+        self._subject = subject
+        self.model, self.loss = subject.model, subject.loss
+        self.class_names = subject.class_names
+        self.num_classes = len(subject.class_names)
+        self.batch_size, self.evaluation_batch_size = subject.batch_size, subject.evaluation_batch_size
         self.subsets: dict[str, tuple[int, ...]] = {
-            "all": tuple(range(dataset.num_classes)),
+            "all": tuple(range(self.num_classes)),
             **{name: tuple(classes) for name, classes in run.info["subsets"].items()},
         }
-        self.model: Network = build_network(
-            run.recipe.model,
-            in_channels=dataset.train.images.shape[1],
-            num_classes=dataset.num_classes,
-            seed=run.recipe.seed,
-        ).to(device)
         self.space = ParameterSpace(self.model)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """What gives features ``(B, D)``.
+
+        Raises:
+            InputError: the target does not say.
+        """
+        if self._subject.encoder is None:
+            raise InputError("the target does not say which part of the model gives features: set its encoder")
+        return self._subject.encoder
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """What makes logits of features, if it is known."""
+        return self._subject.classifier
 
     def epoch(self, epoch: int | None = None) -> int:
         """Load the checkpoint of an epoch (``None``: the last) into the model; returns its number."""
@@ -83,17 +106,24 @@ class Study:
         """
         groups = list(self.run.info["groups"].values())
         try:
-            return class_subsets(subsets, self.subsets, self.dataset.num_classes, groups[-1] if groups else ())
+            return class_subsets(subsets, self.subsets, self.num_classes, groups[-1] if groups else ())
         except InputError as error:
             counts = ", ".join(map(str, self.run.info["class_counts"]))
             raise InputError(f"{error}; the class counts of {self.run.path} are {counts}") from None
 
-    def split(self, which: str = "train") -> Split:
-        """The test split, or what of the training images was trained on (the classes' subset aside)."""
-        return self._trained if which == "train" else self.dataset.test
+    def split(self, which: str = "train") -> Samples:
+        """The test samples, or what of the training samples was trained on.
+
+        Raises:
+            InputError: the target has no test samples.
+        """
+        part = self._subject.train if which == "train" else self._subject.test
+        if part is None:
+            raise InputError("the target has no test samples: set its test_batches, or take --split train")
+        return part
 
     def samples(self, subset: str, split: str = "train", limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """The unaugmented, normalised images and targets of a subset, on the device.
+        """The unaugmented inputs and targets of a subset, as the model takes them, on the device.
 
         Args:
             subset: as :meth:`classes` takes it.
@@ -106,16 +136,16 @@ class Study:
         part = self.choose(self.split(split), {subset: self.classes(subset)}, limit)
         if not len(part):
             raise InputError(f"the classes {subset!r} have no samples in the {split} split")
-        return self.dataset.normalise(part.images), part.targets
+        return part.tensors()
 
-    def choose(self, split: Split, subsets: Mapping[str, Sequence[int]], samples: int | None) -> Split:
+    def choose(self, split: Samples, subsets: Mapping[str, Sequence[int]], samples: int | None) -> Samples:
         """The samples of all subsets in random order, at most ``samples`` of each."""
         # The readers give class after class; batches must mix them where BatchNorm uses the batch.
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0)).to(self.device)
-        targets = split.targets[order]
+        labels = split.labels[order]
         parts = []
         for classes in subsets.values():
-            member = torch.isin(targets, torch.tensor(sorted(classes), device=self.device))
+            member = torch.isin(labels, torch.tensor(sorted(classes), device=self.device))
             parts.append(order[member][:samples])
         chosen = torch.cat(parts)
         distinct = torch.unique(chosen)
@@ -125,7 +155,7 @@ class Study:
             )
         chosen = chosen if len(distinct) == len(chosen) else order[torch.isin(order, distinct)]
         chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(1)).to(self.device)]
-        return Split(split.images[chosen], split.targets[chosen])
+        return split.take(chosen)
 
     def stored(self, name: str, kind: type[_T], settings: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         """The run's result of this name and these settings, or else what ``compute`` gives, which is stored."""

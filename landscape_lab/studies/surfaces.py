@@ -16,14 +16,12 @@ from landscape_lab.analysis.adaptive import TOLERANCE, evaluate_adaptively, nest
 from landscape_lab.analysis.directions import Biases, Normalisation
 from landscape_lab.analysis.loss_landscapes_backend import loss_landscapes_surface
 from landscape_lab.analysis.sweep import Measured
-from landscape_lab.data import plain_batches
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import BatchNormPolicy
 from landscape_lab.studies.curvature import drawn
 from landscape_lab.studies.study import Progress, Study, file_name
 from landscape_lab.studies.trajectories import norm_statistics
 from landscape_lab.studies.views import View, random_names, view_of
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["Backend", "plane_surface", "surface", "surface_points"]
 
@@ -120,12 +118,12 @@ def surface(
         if backend == "loss-landscapes":
             theirs = loss_landscapes_surface(
                 study.model,
-                cross_entropy,
+                study.loss,
                 data,
                 extent=1.0 if extent is None else extent,
                 steps=steps,
                 subsets=chosen,
-                num_classes=study.dataset.num_classes,
+                num_classes=study.num_classes,
                 seed=seed,
                 normalisation=normalisation,
                 batch_norm=batch_norm or "running",
@@ -172,16 +170,16 @@ def _swept(
     run = partial(evaluate_adaptively, tolerance=tolerance) if tolerance is not None else evaluate
     result = run(
         study.model,
-        cross_entropy,
+        study.loss,
         data,
         view.where,
         x=axes[0],
         y=axes[1] if isinstance(view.where, Plane) else None,
         subsets=subsets,
-        num_classes=study.dataset.num_classes,
+        num_classes=study.num_classes,
         parameters=study.space,
         batch_norm=policy,
-        batch_size=None if policy == "running" else study.run.recipe.evaluation.batch_size,
+        batch_size=None if policy == "running" else study.evaluation_batch_size,
         class_counts=counts,
         statistics=norm_statistics(study) if policy == "reestimated" else None,
         known=study.run.load_result(place, Measured, settings),
@@ -242,13 +240,13 @@ def plane_surface(
         chosen = study.choose(study.split("train"), classes, samples)
         return evaluate(
             study.model,
-            cross_entropy,
-            list(plain_batches(chosen, study.dataset, study.run.recipe.evaluation.batch_size)),
+            study.loss,
+            list(chosen.batches(study.evaluation_batch_size)),
             plane,
             x=x,
             y=y,
             subsets=classes,
-            num_classes=study.dataset.num_classes,
+            num_classes=study.num_classes,
             parameters=study.space,
             batch_norm="batch",
             progress=progress,

@@ -12,14 +12,12 @@ from torch import Tensor
 from landscape_lab.analysis import Plane, Trajectory, pca_plane, plane_through, project
 from landscape_lab.analysis.sample_losses import sample_losses
 from landscape_lab.analysis.trajectory import JointTrajectory, joint_pca
-from landscape_lab.data import Split
 from landscape_lab.errors import InputError
 from landscape_lab.parameters import BatchNormPolicy
 from landscape_lab.run import Run
 from landscape_lab.studies.study import Progress, Study
-from landscape_lab.training.losses import cross_entropy
 
-__all__ = ["joint_plane", "joint_trajectory", "losses_along", "norm_statistics", "trajectory_of"]
+__all__ = ["joint_plane", "joint_trajectory", "losses_along", "norm_statistics", "one_network", "trajectory_of"]
 
 
 def trajectory_of(run: Run, through: Sequence[int] | None = None) -> tuple[Trajectory, Plane]:
@@ -151,7 +149,7 @@ def losses_along(
         batch = study.samples(subset, split, samples)
         statistics = norm_statistics(study) if batch_norm == "reestimated" else None
         values, _ = sample_losses(
-            study.model, cross_entropy, batch, chain(at, there), parameters=study.space, batch_norm=batch_norm,
+            study.model, study.loss, batch, chain(at, there), parameters=study.space, batch_norm=batch_norm,
             statistics=statistics, progress=progress,
         )  # fmt: skip
         losses, plane_losses = values.mean(1).chunk(2)
@@ -172,10 +170,10 @@ def norm_statistics(study: Study, samples: int = 2048, batch_size: int = 512) ->
         samples: at most so many, drawn at random, always the same ones.
         batch_size: at most; the batches are of nearly one size, as they count alike.
     """
-    part: Split = study.split("train")
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(2))[:samples].to(part.images.device)
-    images = study.dataset.normalise(part.images[order])
-    return list(images.chunk(-(-len(images) // batch_size)))
+    part = study.split("train")
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(2))[:samples].to(study.device)
+    inputs, _ = part.take(order).tensors()
+    return list(inputs.chunk(-(-len(inputs) // batch_size)))
 
 
 def one_network(*runs: Run) -> None:
@@ -186,7 +184,8 @@ def one_network(*runs: Run) -> None:
     """
     first = runs[0]
     for run in runs[1:]:
-        if run.recipe.model != first.recipe.model or run.info["parameters"] != first.info["parameters"]:
+        models = [one.recipe.model if one.has_recipe else None for one in (run, first)]
+        if models[0] != models[1] or run.info["parameters"] != first.info["parameters"]:
             raise InputError(
                 f"{first.path} and {run.path} are of different networks: compare runs with the same [model] in their "
                 "recipes"

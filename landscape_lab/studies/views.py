@@ -14,7 +14,6 @@ from landscape_lab.numbers import number
 from landscape_lab.parameters import BatchNormPolicy
 from landscape_lab.studies.study import Study
 from landscape_lab.studies.trajectories import trajectory_of
-from landscape_lab.training.losses import cross_entropy
 
 __all__ = ["DIRECTIONS", "View", "random_names", "view_of"]
 
@@ -93,13 +92,13 @@ def view_of(
         names, usual = random_names(normalisation), 1.0
     elif kind == "eigenvectors":
         samples = study.samples(detail) if detail else data
-        plane, pairs = eigenvector_plane(study.space, Hessian(study.model, cross_entropy, samples), seed=seed)
+        plane, pairs = eigenvector_plane(study.space, Hessian(study.model, study.loss, samples), seed=seed)
         first, second = (number(value) for value in pairs.values.tolist())
         whose = f" of {detail}" if detail else ""
         names, usual = (f"eigenvector 1{whose} in ‖θ‖, λ = {first}", f"eigenvector 2{whose} in ‖θ‖, λ = {second}"), 0.02
     else:
         gradients = [
-            mean_gradient(study.model, cross_entropy, study.samples(subset), study.space) for subset in ("head", "tail")
+            mean_gradient(study.model, study.loss, study.samples(subset), study.space) for subset in ("head", "tail")
         ]
         plane, cosine = gradient_plane(study.space, *gradients)
         names = "down the head's gradient, in ‖θ‖", f"down the tail's, in ‖θ‖ (cosine {number(cosine, 2)})"

@@ -23,7 +23,7 @@ def measured(net: Net, data: Drawn, settings: GuardSettings = QUICK, **options: 
 
 
 def made_up(value: float, probes: Tensor, influences: Tensor | None = None, metric: str = "trace") -> Measurement:
-    """A measurement of one number over samples of one class, of which none is left unseen unless influences are given."""
+    """A measurement of one number over samples of one class, drawn from endlessly many."""
     count = 0 if influences is None else len(influences)
     one = Measured(metric, "all", value, probes, torch.zeros(0) if influences is None else influences)
     return Measurement((one,), torch.zeros(count, dtype=torch.long), {0: 1.0}, {"all": (0,)}, GuardSettings(), {}, {})

@@ -83,7 +83,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no baseline .* --update"):
+    with pytest.raises(InputError, match=r"there is no baseline .* --update"):
         read_baseline(tmp_path / "b.json")
 
 

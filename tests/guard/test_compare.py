@@ -151,5 +151,6 @@ def test_wrong_tolerances_are_refused(text: str) -> None:
 def test_tolerances() -> None:
     found = tolerances_of(["trace=50%,quality=1", "30%"])
     assert {name: str(value) for name, value in found.items()} == {
-        "lambda_max": "30 %", "trace": "50 %", "average": "30 %", "epsilon": "30 %", "quality": "1", "similarity": "0.1",
+        "lambda_max": "30 %", "trace": "50 %", "average": "30 %", "epsilon": "30 %",
+        "quality": "1", "similarity": "0.1",
     }  # fmt: skip

@@ -37,7 +37,7 @@ def number(measurement: Measurement, metric: str, subset: str) -> float:
 
 def test_curvature_is_that_of_the_dense_hessian(quick: Measurement) -> None:
     inputs, targets = samples(COUNTS, 0)
-    exact = GuardSettings(metrics=("trace",), probes=600, deflation=30, deflated=10)
+    exact = GuardSettings(metrics=("trace",), probes=60, deflation=30, deflated=10)
     traces = measured(trained(0), everything(), exact)
     for name, classes in SUBSETS.items():
         member = torch.isin(targets, torch.tensor(classes))
@@ -65,7 +65,7 @@ def test_classes_weigh_what_they_stand_for() -> None:
 @pytest.mark.parametrize("metric", ["lambda_max", "average", "quality"])
 def test_influences_tell_what_a_sample_adds(metric: str) -> None:
     """Leave one out: the class's mean of the influences changes as the number does, to first order."""
-    inputs, targets = samples((40, 40, 40), 3)
+    inputs, targets = samples((120, 120, 120), 3)
     net, settings = trained(1), GuardSettings(metrics=(metric,), directions=3, tolerance=1e-8)
     subsets = {"all": (0, 1, 2)}
 
@@ -74,14 +74,14 @@ def test_influences_tell_what_a_sample_adds(metric: str) -> None:
         (one,) = measure(net, cross_entropy, data, subsets, settings, encoder=Encoder(net)).metrics
         return one.influences if influences else one.value
 
-    every = torch.ones(120, dtype=torch.bool)
+    every = torch.ones(360, dtype=torch.bool)
     whole, told = value(every), value(every, influences=True)
     expected, seen = [], []
-    for i in range(0, 120, 17):
+    for i in range(0, 360, 47):
         keep = every.clone()
         keep[i] = False
         own = told[targets == targets[i]]
-        expected.append(float((own.sum() - told[i]) / 39 - own.mean()))
+        expected.append(float((own.sum() - told[i]) / 119 - own.mean()))
         seen.append(value(keep) - whole)
     both = torch.tensor([expected, seen], dtype=torch.float64)
     assert float((both[0] - both[1]).norm() / both[1].norm()) < 0.15

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from landscape_lab.analysis import GradientSimilarity, SpectralDensity, Spectrum, Surface, Trajectory
+from landscape_lab.analysis.neural_collapse import NeuralCollapse
 from landscape_lab.analysis.noise import NoiseCurve
 from landscape_lab.analysis.paths import Barrier, Distances
 from landscape_lab.analysis.sharpness import Sharpness
@@ -106,6 +107,10 @@ def write_results(run: Run, height: float) -> None:
     curve = NoiseCurve(ratios, torch.stack([noise, 2 * noise]), torch.stack([noise, noise]), ("head", "tail"), (50, 3),
                        0, "running", "norm")  # fmt: skip
     run.save_result("noise/epoch-0004-train-all-head+tail", curve, {"epoch": 4})
+    each = torch.ones(4, dtype=torch.float64)
+    for epoch, nc1 in ((2, 0.75), (4, 0.125)):
+        collapse = NeuralCollapse(nc1, 0.375, 0.0625, 0.25, each, each, each, each, torch.tensor(COUNTS))
+        run.save_result(f"collapse/epoch-{epoch:04d}-train", collapse, {"epoch": epoch, "split": "train"})
     numbers = (Sharpness("tail", "average", 0.5, 0.25, 0.75, 0.1, "over 3 directions", 0.3),)
     run.save_result("sharpness/epoch-0004-train-all-tail", numbers, {"epoch": 4})
     findings = (

@@ -18,6 +18,7 @@ from landscape_lab.analysis import Surface
 from landscape_lab.errors import InputError
 from landscape_lab.report import page, read_results, write_report
 from landscape_lab.report.parts import escaped, packed, script_json
+from landscape_lab.report.quality import quality
 from landscape_lab.report.surfaces import surfaces
 from landscape_lab.run import Run
 
@@ -134,6 +135,71 @@ def test_points_without_a_finite_loss_are_gaps_and_evaluated_points_are_told(tmp
         assert unpacked(point["evaluated"]).reshape(5, 5).tolist() == on.double().tolist()
         assert "0.12" in point["subsets"][0]["note"]
         assert "interpolated" in plane["note"]
+
+
+def test_neural_collapse_is_told_of_each_run(text: str) -> None:
+    found = Page(text)
+    assert "Neural collapse of each run, training images" in found.texts["h3"]
+    cells = found.texts["td"]
+    for numbers in (["0.75", "0.375", "0.0625", "0.25"], ["0.125", "0.375", "0.0625", "0.25"]):
+        starts = [k for k in range(len(cells)) if cells[k : k + 4] == numbers]
+        # The last epoch: once in the table of all runs, and in that of each of two runs.
+        assert len(starts) == (3 + 1 if numbers[0] == "0.125" else 2)
+
+
+@pytest.fixture(scope="module")
+def forgetting(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The tail's quality falls in a line from epoch 20 on; the head's rises to the end."""
+    run = write_run(tmp_path_factory.mktemp("forgetting") / "run", results=False)
+    noise, lines = np.random.default_rng(0).standard_normal((41, 2)).tolist(), []
+    for epoch in range(41):
+        line = record(epoch)
+        tail = 3.0 - 0.1 * max(0, epoch - 20) + 0.02 * noise[epoch][0]
+        values = [1.0, 2.0 + 0.05 * epoch + 0.02 * noise[epoch][1], 3.0, tail]
+        line["train"] = {**line["train"], "quality": {"difference": values, "reciprocal": [1.0] * 4}}
+        lines.append(line)
+    run.save_metrics(lines)
+    return run
+
+
+def test_where_the_quality_begins_to_fall_is_marked(forgetting: Run) -> None:
+    section = quality(read_results({"run": forgetting}))
+    falls = {
+        str(f["subject"]).split()[5].split("’")[0]: f for f in section.findings if f["facets"]["form"] == "difference"
+    }
+    assert falls["tail"]["verdict"] == "yes"
+    assert falls["head"]["verdict"] != "yes"
+    chart = next(chart for chart in section.charts if chart.facets["form"] == "difference")
+    (mark,) = [trace for trace in chart.traces if trace["mode"] == "markers"]
+    (band,) = chart.layout["shapes"]
+    at, low, high = mark["x"][0], band["x0"], band["x1"]
+    assert low <= 20 <= high
+    assert low <= at <= high
+    assert high - low < 12
+    assert mark["y"][0] == pytest.approx(3.0 - 0.1 * max(0, at - 20), abs=0.1)
+    assert at + mark["error_x"]["array"][0] == high
+    assert at - mark["error_x"]["arrayminus"][0] == low
+    told = falls["tail"]["sentence"]
+    assert f"from epoch {at:g} (95 %: {low:g} to {high:g})" in told
+    assert "p = 0.00" in told
+    # The other form is the same at all epochs.
+    flat = next(chart for chart in section.charts if chart.facets["form"] == "reciprocal")
+    assert flat.layout["shapes"] == []
+    others = [f for f in section.findings if f["facets"]["form"] == "reciprocal"]
+    assert [f["verdict"] for f in others] == ["no", "no"]
+    assert all("the same at all 40 epochs" in f["sentence"] for f in others)
+
+
+def test_few_epochs_and_absent_classes_carry_no_verdict(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", results=False)
+    section = quality(read_results({"run": run}))
+    # The only class of the tail has no images.
+    assert {f["subject"] for f in section.findings} == {"Does the quality of the head’s features fall in the end?"}
+    assert {f["verdict"] for f in section.findings} == {"cannot tell"}
+    assert all("known at 4 epochs, and a test needs 12" in f["sentence"] for f in section.findings)
+    names = [trace["name"] for trace in section.charts[0].traces]
+    assert names == ["head, train", "head, test"]
+    assert section.missing == [("No neural collapse of run:", "landscape-lab features run")]
 
 
 def test_equal_runs_give_equal_bytes(runs: dict[str, Run], text: str, tmp_path: Path) -> None:

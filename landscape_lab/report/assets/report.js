@@ -53,7 +53,7 @@ function dressed(layout) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
     font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", size: narrow() ? 11 : 12.5, color: look.ink },
     margin: { l: 56, r: 12, t: 10, b: 46 }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: narrow() ? 10.5 : 12 }, itemwidth: 30 },
+    legend: { orientation: "h", traceorder: "normal", y: 1.02, yanchor: "bottom", x: 0, font: { size: narrow() ? 10.5 : 12 }, itemwidth: 30 },
     hoverlabel: { bgcolor: look.card, bordercolor: look.line, font: { color: look.ink }, namelength: 40 },
     ...coloured(layout),
   };

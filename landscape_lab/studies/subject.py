@@ -1,0 +1,153 @@
+"""What a study looks at: a model, its loss and its samples; of one of our recipes, or of a user's target."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from landscape_lab.analysis import Batches, Loss
+from landscape_lab.data import Dataset, Split, dataset_of, hold_out
+from landscape_lab.errors import InputError
+from landscape_lab.models import build_network
+from landscape_lab.run import Run
+from landscape_lab.state_names import clean_names
+from landscape_lab.studies.samples import Samples
+from landscape_lab.target import Target, joined, module_named
+from landscape_lab.training.losses import cross_entropy
+
+__all__ = ["Subject", "of_recipe", "of_target"]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model, its loss and its samples, all on one device.
+
+    Attributes:
+        model: a copy that may be moved about.
+        loss: ``loss(output, target)``.
+        class_names: one for each class.
+        train: what was trained on.
+        test: other samples, if there are any.
+        encoder: gives features ``(B, D)``, and None where nothing says what does.
+        classifier: what makes outputs of them, if it is known.
+        batch_size: of training.
+        evaluation_batch_size: of forward passes.
+    """
+
+    model: nn.Module
+    loss: Loss
+    class_names: tuple[str, ...]
+    train: Samples
+    test: Samples | None
+    encoder: nn.Module | None
+    classifier: nn.Module | None
+    batch_size: int
+    evaluation_batch_size: int
+
+
+def of_recipe(run: Run, device: torch.device, data_root: str | None, dataset: Dataset | None) -> Subject:
+    """What a run of ours was trained on.
+
+    Raises:
+        InputError: the data cannot be loaded or are not those of the run.
+    """
+    recipe = run.recipe
+    if dataset is None:
+        dataset = dataset_of(recipe.data, data_root)
+    if dataset.fingerprint != run.info["data"]["fingerprint"]:
+        raise InputError(f"the data at hand are not those that {run.path} was trained on; give theirs with --data-root")
+    data = dataset.to(device)
+    trained, _ = hold_out(data.train, recipe.evaluation.validation_share, recipe.data.subset_seed)
+    network = build_network(
+        recipe.model, in_channels=data.train.images.shape[1], num_classes=data.num_classes, seed=recipe.seed
+    ).to(device)
+
+    def samples(split: Split) -> Samples:
+        return Samples(split.images, split.targets, split.targets, data.normalise)
+
+    return Subject(
+        model=network,
+        loss=cross_entropy,
+        class_names=data.class_names,
+        train=samples(trained),
+        test=samples(data.test),
+        encoder=network.encoder,
+        classifier=network.classifier,
+        batch_size=recipe.training.batch_size,
+        evaluation_batch_size=recipe.evaluation.batch_size,
+    )
+
+
+def of_target(run: Run, target: Target, device: torch.device) -> Subject:
+    """A user's model and samples for a run that was recorded or imported.
+
+    Raises:
+        InputError: the target's model has other parameters than the run, or its samples other classes.
+    """
+    model = copy.deepcopy(target.model).to(device)
+    names = clean_names(model)
+    own = [names[name] for name, parameter in model.named_parameters() if parameter.requires_grad]
+    strangers = sorted(set(own) ^ set(run.info["parameters"]))
+    if strangers:
+        raise InputError(
+            f"the target's model is not that of {run.path}: {strangers[0]!r} is trainable in one of them only"
+        )
+    counts: list[int] = run.info["class_counts"]
+    train = _samples(target, target.batches, device)
+    highest = int(train.labels.max()) + 1
+    if highest > len(counts):
+        raise InputError(
+            f"the target has samples of class {highest - 1}, but {run.path} knows {len(counts)} classes, from 0"
+        )
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    last = linear[-1] if linear and target.encoder is None else None
+    return Subject(
+        model=model,
+        loss=target.loss,
+        class_names=tuple(run.info["class_names"]),
+        train=train,
+        test=None if target.test_batches is None else _samples(target, target.test_batches, device),
+        encoder=_encoder(model, target.encoder, last),
+        classifier=last,
+        batch_size=target.batch_size,
+        evaluation_batch_size=max(target.batch_size, 256),
+    )
+
+
+class _Features(nn.Module):
+    """What a part of a model gives, or takes, when the whole model is called."""
+
+    def __init__(self, model: nn.Module, part: nn.Module, entering: bool) -> None:
+        super().__init__()
+        self.model, self.part, self.entering = model, part, entering
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features of a batch."""
+        seen: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple[Tensor, ...], *output: Tensor) -> None:
+            seen.append(args[0] if self.entering else output[0])
+
+        handle = self.part.register_forward_pre_hook(keep) if self.entering else self.part.register_forward_hook(keep)
+        try:
+            self.model(inputs)
+        finally:
+            handle.remove()
+        if not seen:
+            raise InputError("the part of the model that should give features takes no part in its forward pass")
+        return seen[-1]
+
+
+def _encoder(model: nn.Module, name: str | None, last: nn.Linear | None) -> nn.Module | None:
+    if name is not None:
+        return _Features(model, module_named(model, name), entering=False)
+    return None if last is None else _Features(model, last, entering=True)
+
+
+def _samples(target: Target, batches: Batches, device: torch.device) -> Samples:
+    inputs, targets = joined(batches)
+    labels = target.labels_of(targets, test=batches is not target.batches)
+    return Samples(inputs.to(device), targets.to(device), labels.to(device))
