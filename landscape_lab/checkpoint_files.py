@@ -6,6 +6,7 @@ import pickle
 import re
 import shlex
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 def _pickled(path: Path) -> Any:
     """What ``torch.save`` wrote, if it is made of tensors and plain containers."""
+    _check_before_loading(path)
     for mmap in (True, False):  # files of before PyTorch 1.6 cannot be mapped
         try:
             with warnings.catch_warnings():  # about formats, that the errors below tell
@@ -137,11 +139,26 @@ def _pickled(path: Path) -> Any:
             raise InputError(f"{path} {told}, which could run code, and is refused: {_way_out(path)}") from None
         except (RuntimeError, ValueError, EOFError, OSError, KeyError, AttributeError, TypeError, IndexError) as error:
             text = " ".join(str(error).split())
-            if "TorchScript" in text:
-                raise InputError(f"{path} is a TorchScript archive, not a state dict: {_way_out(path)}") from None
             if not mmap or "mmap" not in text:
                 raise InputError(f"{path} is damaged or was not written by torch.save: {text[:200]}") from None
     raise AssertionError("the second attempt returns or raises")
+
+
+def _check_before_loading(path: Path) -> None:
+    """Refuse what ``torch.load`` before 2.6 runs code from, whatever ``weights_only`` says (CVE-2025-32434)."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{path} is damaged: {error}") from None
+        if scripted:
+            raise InputError(f"{path} is a TorchScript archive, not a state dict: {_way_out(path)}")
+    elif tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6) and path.is_file():
+        raise InputError(
+            f"{path} is damaged or in the format of before PyTorch 1.6, which only PyTorch 2.6 and newer read safely "
+            f"(here: {torch.__version__}): update torch, or write it anew with torch.save where you trust it"
+        )
 
 
 def _way_out(path: Path) -> str:

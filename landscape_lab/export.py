@@ -58,7 +58,7 @@ def stored_results(run: Run) -> tuple[dict[str, Any], list[str]]:
         name = path.relative_to(base).with_suffix("").as_posix()
         try:
             content = read_json(path)
-            kind = KINDS.get(content.get("kind")) if isinstance(content, dict) else None
+            kind = KINDS.get(str(content.get("kind"))) if isinstance(content, dict) else None
             result = None if kind is None else run.load_result(name, kind)
         except (InputError, TypeError, ValueError):
             result = None

@@ -196,7 +196,7 @@ def test_a_model_that_is_not_ours(call: Any, project: Path, tmp_path: Path) -> N
     ("arguments", "message"),
     [
         ([], "give a run"),
-        (["RUN", "--target", "a:b"], "one of them"),
+        (["RUN", "--target", "project:make"], "has a recipe, which says model and data: leave --target out"),
         (["--target", "project:make", "--epoch", "3"], "--epoch is for runs"),
         (["--target", "project:make", "--samples", "3"], "--samples is for runs"),
         (["--target", "project:nothing"], "has no function 'nothing'"),

@@ -13,6 +13,7 @@ from command_line import TINY, call, refused, trained  # noqa: F401
 from PIL import Image
 
 from landscape_lab.analysis import Surface
+from landscape_lab.curvature import CurvatureSettings
 from landscape_lab.report import fill
 from landscape_lab.run import Run
 
@@ -96,6 +97,8 @@ def test_runs_that_were_really_trained(
     if executable is None:
         pytest.skip("needs Chromium or Chrome on the path")
     monkeypatch.setattr(fill, "GRID", 5)
+    monkeypatch.setattr("landscape_lab.studies.equal_sizes.DRAWS", 2)
+    monkeypatch.setattr(fill, "CurvatureSettings", lambda: CurvatureSettings(trace_products=4, density_products=20))
     erm, groups, tail, page_file = (tmp_path / name for name in ("erm", "groups", "tail", "report.html"))
     shutil.copytree(trained, erm)
     for recipe, place, more in (

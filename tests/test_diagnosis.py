@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from diagnosis_cases import HEAD, TAIL, noise_page
 
+from landscape_lab.analysis.change_point import Onset
 from landscape_lab.analysis.paths import distances
 from landscape_lab.diagnosis import Curves, Diagnosis, Evidence, Finding, judge
+from landscape_lab.diagnosis.decline import judged, said
 from landscape_lab.run import Run
 
 
@@ -69,26 +72,37 @@ def test_few_test_images_hide_a_fall(images: int, verdict: str) -> None:
         assert "would not be" in one.sentence
 
 
-def test_noise_of_the_epochs_hides_a_fall() -> None:
-    calm, rough = steady(0.9, 1000, noise=0.001), steady(0.9, 1000, noise=0.2)
-    assert calm.verdict == "no"
-    assert rough.verdict != "no"
-    # The difference of two means of six values, of noise 0.2 / sqrt(2) for the mean of two classes.
-    drawn = np.random.default_rng(0).standard_normal((20_000, 2, 6)) * 0.2 / 2**0.5
-    reach = np.quantile(np.abs(drawn.mean(2)[:, 0] - drawn.mean(2)[:, 1]), 0.95)
-    assert rough.numbers["tail decline seen"] > 0.7 * reach
-    assert "0 points at most" not in rough.sentence
+def onset_of(verdict: Literal["declines", "no decline"], decline: float, **more: float) -> Onset:
+    numbers = {"p_value": 0.5, "least": 0.05, "correlation": 0.0, "noise": 0.0, **more}
+    low, high = decline - 0.1, decline + 0.1
+    return Onset(
+        verdict, None, np.nan, np.nan, decline=decline, decline_low=low, decline_high=high, points=40, **numbers
+    )
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_noise_of_the_epochs_hides_a_fall_of_a_rising_curve(correlation: float) -> None:
+    """A curve that rises has a decline below zero, whatever its noise: that of two means of six values is left."""
+    one = judged(onset_of("no decline", -0.3, noise=0.08, correlation=correlation))
+    stream = np.random.default_rng(0)
+    e = stream.standard_normal((20_000, 400))
+    for t in range(1, 400):
+        e[:, t] = correlation * e[:, t - 1] + (1 - correlation**2) ** 0.5 * e[:, t]
+    # Far apart, so that the two means have nothing to do with one another.
+    reach = np.quantile(np.abs(e[:, :6].mean(1) - e[:, -6:].mean(1)) * 0.08, 0.95)
+    assert one.seen == pytest.approx(reach, rel=0.3 if correlation else 0.03)
+    assert one.verdict == "cannot tell"
+    assert judged(onset_of("no decline", -0.3, noise=0.001)).verdict == "no"
 
 
 def test_a_curve_that_ends_higher_does_not_fall() -> None:
     """A dip on the way up rejects a curve that never falls, but nothing is lost in the end."""
-    evidence = noise_page(13)
-    at = torch.arange(41, dtype=torch.float64)
-    dipped = 0.3 + 0.01 * at - 0.4 * torch.exp(-((at - 14) ** 2) / 8)
-    values = dipped[:, None] + 0.005 * torch.from_numpy(np.random.default_rng(4).standard_normal((41, 10)))
-    one = judge(replace(evidence, accuracy=Curves(tuple(range(41)), values))).finding("degradation")
-    assert one.verdict != "yes" or one.numbers["tail decline"] > 0
-    assert "by −" not in one.sentence
+    dipped = judged(onset_of("declines", -0.3, p_value=0.01, noise=0.01))
+    assert dipped.verdict == "cannot tell"
+    assert said("accuracy", "tail", dipped, str, [60]) == (
+        "The accuracy of the tail falls for a while (p = 0.01), but not in the end."
+    )
+    assert judged(onset_of("declines", 0.3, p_value=0.01)).verdict == "yes"
 
 
 def test_a_forgetting_tail_is_named_with_its_epoch() -> None:

@@ -110,7 +110,7 @@ def test_what_is_imported_is_declared() -> None:
         "pytorch_lightning": "lightning",  # the other name of it, with its own users
     }
     declared = {re.split(r"[>=<\[;]", text)[0].lower() for text in re.findall(r'"([A-Za-z][\w.-]*[^"]*)"', PYPROJECT)}
-    standard = sys.stdlib_module_names | {"landscape_lab"}
+    standard = sys.stdlib_module_names | {"landscape_lab", "tomllib"}  # from 3.11 on; tomli before
     for path in (ROOT / "landscape_lab").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -281,7 +281,9 @@ def test_shapes_that_do_not_fit_together():
 
 
 def test_targets_that_are_no_classes():
-    with pytest.raises(InputError, match=r"shape \(6,\) and type float32: analyse all samples together"):
+    with pytest.raises(
+        InputError, match=r"shape \(6,\) and type float32: give labels, or analyse all samples together"
+    ):
         target_of((data()[0], torch.zeros(6))).class_labels()
     with pytest.raises(InputError, match="one integer target a sample"):
         target_of((data()[0], torch.zeros(6, 3).long())).class_labels()

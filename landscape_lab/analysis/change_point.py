@@ -129,8 +129,10 @@ def onset_of_decline(
     few, many = (float(np.quantile(drawn.decline, q)) for q in (LEVEL / 2, 1 - LEVEL / 2))
     # Both kinds of bootstrap intervals are too short for correlated noise; what they cover together is less so.
     below, above = min(few, 2 * decline - many), max(many, 2 * decline - few)
-    falls = p_value <= LEVEL
-    verdict: Verdict = "declines" if falls else "no decline" if above < least else "cannot tell"
+    # A curve that dips and ends higher is no fall, whatever the dip.
+    falls = p_value <= LEVEL and decline > 0
+    flat = p_value > LEVEL and above < least
+    verdict: Verdict = "declines" if falls else "no decline" if flat else "cannot tell"
     return Onset(
         verdict=verdict,
         epoch=float(x[where]) if falls else None,

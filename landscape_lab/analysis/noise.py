@@ -110,16 +110,23 @@ def noise_directions(
     if normalisation not in spread:
         raise InputError(f"normalisation must be one of {', '.join(spread)}, got {normalisation!r}")
     normalise = spread[normalisation]
-    generator = torch.Generator().manual_seed(seed)
-    length = space.vector().double().norm()
-    for _ in range(count):
-        direction = random_direction(space, generator=generator)
-        if normalise is not None:
-            direction = normalise(direction, space)
-        own = direction.double().norm()
-        if normalise is not None and not bool(own > 0):
-            raise InputError(f"the chosen parameters have no filters: {normalisation!r} noise would be zero")
-        yield direction * (length / own).to(direction.dtype)
+    # Read now: the caller may move the model before the first direction is drawn.
+    origin = space.vector()
+    length = origin.double().norm()
+
+    def drawn() -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(count):
+            direction = random_direction(space, generator=generator)
+            if normalise is not None:
+                with space.bound_to(origin):
+                    direction = normalise(direction, space)
+            own = direction.double().norm()
+            if normalise is not None and not bool(own > 0):
+                raise InputError(f"the chosen parameters have no filters: {normalisation!r} noise would be zero")
+            yield direction * (length / own).to(direction.dtype)
+
+    return drawn()
 
 
 def noise_curve(

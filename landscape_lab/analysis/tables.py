@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from landscape_lab.tabular import Columns, columns_of, labelled, stacked, summar
 __all__: list[str] = []
 
 
-def _grid(axes: dict[str, Sequence[Any]], **values: Tensor | None) -> Columns:
+def _grid(axes: Mapping[str, Sequence[Any]], **values: Tensor | None) -> Columns:
     """A row for every combination of the axes' values, the last axis running fastest."""
     sizes = [len(axis) for axis in axes.values()]
     places = torch.cartesian_prod(*(torch.arange(size) for size in sizes)).reshape(-1, len(sizes))

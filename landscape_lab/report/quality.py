@@ -32,7 +32,8 @@ LEAD = (
 COLLAPSE_NOTE = (
     "All are 0 at complete collapse (Papyan, Han and Donoho 2020). NC1: spread within classes over that between them; "
     "NC2: how unequal the lengths of the class means are, and how far their cosines are from those of a simplex; NC3: "
-    "squared distance of the classifier’s weights from the class means. Each class counts the same."
+    "squared distance of the classifier’s weights from the class means. Each class counts the same, also those that a "
+    "run was not trained on."
 )
 MARKS = ("triangle-down", "diamond")
 MOST = 12  # classes that a chart tells apart
@@ -171,7 +172,8 @@ def _mark(
 def _classes(results: Results, option: str, form: str) -> Chart:
     counts = results.run.info["class_counts"]
     epochs, rows = _curves(results, form, "train")
-    order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+    known = [c for c in range(len(counts)) if any(row[c] is not None for row in rows)]
+    order = sorted(known, key=lambda c: (-counts[c], c))
     shown = order if len(order) <= MOST else [*order[: MOST // 2], *order[-MOST // 2 :]]
     traces = [
         line(
@@ -211,7 +213,6 @@ def _collapse(
                 f"Neural collapse over training: {results.label}",
                 ("epoch", "images", *COLLAPSE.values()),
                 tuple((str(entry.epoch), str(entry.settings.get("split")), *cells) for entry, cells in rows),
-                COLLAPSE_NOTE,
             )
             result.append((table, {"run": option}))
     if last:

@@ -100,7 +100,8 @@ def _path_charts(
         traces.append(
             line(
                 name, x, y, colour=colour, place=place, mode="lines+markers+text", hovertext=labels,
-                text=[str(step) if k in marked else "" for k, step in enumerate(path.steps)], textposition="top center",
+                text=[str(step) if k in marked else "" for k, step in enumerate(path.steps)],
+                textposition=["middle right", *["top center"] * (len(labels) - 1)],
                 hovertemplate="%{hovertext}<br>(%{x:.3g}, %{y:.3g})<extra></extra>",
             )
         )  # fmt: skip

@@ -82,7 +82,9 @@ def noise_curve(
             progress=progress,
         )
 
-    name = f"noise/epoch-{epoch:04d}-{split}-{_word(parameters)}-{'+'.join(map(file_name, chosen))}"
+    # Other radii are another result, and must not take this one's place.
+    radii = "" if settings["ratios"] == list(USUAL_RATIOS) else f"-to-{settings['ratios'][-1]:g}"
+    name = f"noise/epoch-{epoch:04d}-{split}-{_word(parameters)}-{'+'.join(map(file_name, chosen))}{radii}"
     return study.stored(name, NoiseCurve, settings, compute)
 
 

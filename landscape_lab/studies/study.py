@@ -51,7 +51,7 @@ class Study:
         self.run, self.device = run, device
         if target is not None:
             if run.has_recipe:
-                raise InputError(f"{run.path} has a recipe, which says model and data: leave the target out")
+                raise InputError(f"{run.path} has a recipe, which says model and data: leave --target out")
             subject = of_target(run, target, device)
         elif run.has_recipe:
             subject = of_recipe(run, device, data_root, dataset)

@@ -109,6 +109,7 @@ def surface(
     }
     kind = [directions.replace(":", "-").replace(",", "_")] if directions != "random" else []
     kind += [normalisation] if normalisation != "filter" else []
+    kind += [] if extent is None else [f"to-{extent:g}"]
     kind += ["biases"] * (biases == "in") + ["line"] * line + ["adaptive"] * adaptive
     kind += [backend] if backend != "landscape-lab" else []
     name = "-".join([f"surface/epoch-{epoch:04d}-{split}-{_file_name(list(chosen))}", *kind])
