@@ -9,7 +9,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,frames,tensorboard]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,frames,tensorboard,lightning,transformers]'
 	touch $@
 
 demo: setup

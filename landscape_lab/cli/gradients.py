@@ -99,8 +99,8 @@ def gradients(
     show(
         as_json,
         {str(epoch): _content(one, between) for epoch, one in found.items()},
-        f"{study.run.path}: similarity of class and batch gradient{f', {parameters}' if parameters else ''}, mean ± s.e. "
-        "over batches",
+        f"{study.run.path}: similarity of class and batch gradient{f', {parameters}' if parameters else ''}, "
+        "mean ± s.e. over batches",
         ["class", *(f"epoch {epoch}" for epoch in found), "absent from"],
         rows,
         pictures=pictures,

@@ -83,7 +83,7 @@ def noise_curve(
         )
 
     # Other radii are another result, and must not take this one's place.
-    radii = "" if settings["ratios"] == list(USUAL_RATIOS) else f"-to-{settings['ratios'][-1]:g}"
+    radii = "" if tuple(ratios) == USUAL_RATIOS else f"-to-{max(ratios):g}"
     name = f"noise/epoch-{epoch:04d}-{split}-{_word(parameters)}-{'+'.join(map(file_name, chosen))}{radii}"
     return study.stored(name, NoiseCurve, settings, compute)
 
