@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from landscape_lab.errors import InputError
+from landscape_lab.parameters import eval_mode
 
-__all__ = ["Inputs", "Packing", "packing_of"]
+__all__ = ["Carried", "Inputs", "Packing", "packing_of"]
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -58,6 +59,55 @@ class Packing:
             return self.unpack(args[0])
 
         model.register_forward_pre_hook(unpacked, with_kwargs=True)
+
+
+class Carried:
+    """Targets that travel with the inputs through the model, so that class labels can stand where targets stand.
+
+    The analyses sort samples by their targets; here these are sequences, or numbers. The model's output gets the
+    target beside it, ``(B, O + T)``, with which the loss is then evaluated; no derivative changes.
+
+    Args:
+        model: gets two hooks.
+        inputs: ``(n, …)``, one at least.
+        targets: ``(n, …)``.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+        with torch.no_grad(), eval_mode(model):
+            device = next(model.parameters()).device
+            self._shape = model(inputs[:1].to(device)).shape[1:]
+        self._packing = Packing(None, (inputs.shape[1:], targets.shape[1:]), (inputs.dtype, targets.dtype))
+        passing: list[Tensor] = []
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            (own, target), _ = self._packing.unpack(args[0])
+            passing[:] = [target]
+            return (own,), {}
+
+        def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            beside = passing.pop().reshape(len(output), -1)
+            return torch.cat([output.reshape(len(output), -1), beside.to(output.dtype)], dim=1)
+
+        model.register_forward_pre_hook(before, prepend=True, with_kwargs=True)
+        model.register_forward_hook(after)
+
+    def pack(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """What enters the model: ``(n, D)`` float64."""
+        return self._packing.pack((inputs, targets))
+
+    def loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """``loss`` on the model's output and the target beside it; what it is given as a target is not used."""
+        shape, dtype = self._packing.shapes[1], self._packing.dtypes[1]
+
+        def carried(output: Tensor, labels: Tensor) -> Tensor:
+            own, beside = output.split([self._shape.numel(), shape.numel()], dim=1)
+            target = beside.detach().reshape(len(output), *shape)
+            whole = not dtype.is_floating_point
+            return loss(own.reshape(len(output), *self._shape), (target.round() if whole else target).to(dtype))
+
+        carried.own_outputs = self._shape.numel()  # type: ignore[attr-defined]
+        return carried
 
 
 def packing_of(inputs: Inputs) -> Packing | None:

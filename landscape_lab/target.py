@@ -326,9 +326,11 @@ def _check_model(model: object) -> None:
 
 def _packing(batches: Any) -> Packing | None:
     """How the inputs of these batches are packed; ``None`` where they are single tensors, or not to be read here."""
-    if isinstance(batches, Dataset) or not isinstance(batches, Iterable) or iter(batches) is iter(batches):
-        return None  # what is read once only shall not be read here
-    with torch.random.fork_rng(devices=[]):  # a loader draws a seed
+    if isinstance(batches, Dataset) or not isinstance(batches, Iterable):
+        return None
+    with torch.random.fork_rng(devices=[]):  # a loader draws a seed when its reading begins
+        if iter(batches) is iter(batches):
+            return None  # what can be read once only shall not be read here
         first = next(iter(_one_by_one(batches)), None)
     if not isinstance(first, tuple | list) or len(first) != 2 or not isinstance(first[0], tuple | list | Mapping):
         return None  # what else it may be is checked later

@@ -36,7 +36,7 @@ def test_stored_needs_neither_model_nor_data(call: Any, run: Path, monkeypatch: 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("--stored must not open the run for analysis")
 
-    monkeypatch.setattr("landscape_lab.studies.study.dataset_of", never)
+    monkeypatch.setattr("landscape_lab.studies.subject.dataset_of", never)
     before = sorted(run.rglob("*"))
     got = call("report", str(run), "--stored", "-o", str(run.parent / "page.html"), "--json")
     assert got.code == 0, got.err

@@ -67,7 +67,7 @@ def noise_curve(
 
     def compute() -> NoiseCurve:
         part = study.choose(study.split(split), chosen, samples)
-        return measure_noise(
+        found = measure_noise(
             study.model,
             study.loss,
             list(part.batches(study.evaluation_batch_size)),
@@ -81,6 +81,7 @@ def noise_curve(
             seed=seed,
             progress=progress,
         )
+        return study.scored(found)
 
     # Other radii are another result, and must not take this one's place.
     radii = "" if tuple(ratios) == USUAL_RATIOS else f"-to-{max(ratios):g}"

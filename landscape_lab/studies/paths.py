@@ -105,7 +105,7 @@ def barrier_between(
         # The readers give class after class; batches must mix them where BatchNorm uses the batch.
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(1))
         part = part.take(order.to(study.device))
-        return measure_barrier(
+        found = measure_barrier(
             study.model,
             study.loss,
             list(part.batches(study.evaluation_batch_size)),
@@ -119,6 +119,7 @@ def barrier_between(
             names=(f"{study.run.path.name}, epoch {first}", f"{other.path.name}, epoch {second}"),
             progress=progress,
         )
+        return study.scored(found)
 
     name = f"barrier/epoch-{first:04d}-to-{other.path.name}-epoch-{second:04d}-{split}"
     return study.stored(name, Barrier, settings, compute)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from landscape_lab.analysis import Surface
+from landscape_lab.analysis.noise import NoiseCurve
+from landscape_lab.analysis.paths import Barrier
 from landscape_lab.curvature import class_subsets
 from landscape_lab.data import Dataset
 from landscape_lab.errors import InputError
@@ -21,6 +25,7 @@ __all__ = ["Progress", "Study", "file_name", "spread"]
 
 Progress = Callable[[int], None]
 _T = TypeVar("_T")
+_R = TypeVar("_R", Surface, NoiseCurve, Barrier)
 
 
 class Study:
@@ -62,6 +67,7 @@ class Study:
         self.model, self.loss = subject.model, subject.loss
         self.class_names = subject.class_names
         self.num_classes = len(subject.class_names)
+        self.classifies = subject.classifies
         self.batch_size, self.evaluation_batch_size = subject.batch_size, subject.evaluation_batch_size
         self.subsets: dict[str, tuple[int, ...]] = {
             "all": tuple(range(self.num_classes)),
@@ -156,6 +162,12 @@ class Study:
         chosen = chosen if len(distinct) == len(chosen) else order[torch.isin(order, distinct)]
         chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(1)).to(self.device)]
         return split.take(chosen)
+
+    def scored(self, result: _R) -> _R:
+        """A result as it is; with ``nan`` for its accuracies where the targets are no classes."""
+        if self.classifies:
+            return result
+        return replace(result, accuracies=torch.full_like(result.accuracies, torch.nan))
 
     def stored(self, name: str, kind: type[_T], settings: Mapping[str, Any], compute: Callable[[], _T]) -> _T:
         """The run's result of this name and these settings, or else what ``compute`` gives, which is stored."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from landscape_lab.analysis import Batches, Loss
+from landscape_lab.analysis import Loss
+from landscape_lab.analysis.losses import objective_of
 from landscape_lab.data import Dataset, Split, dataset_of, hold_out
 from landscape_lab.errors import InputError
 from landscape_lab.models import build_network
+from landscape_lab.packing import Carried
+from landscape_lab.parameters import eval_mode
 from landscape_lab.run import Run
 from landscape_lab.state_names import clean_names
 from landscape_lab.studies.samples import Samples
@@ -35,6 +40,7 @@ class Subject:
         classifier: what makes outputs of them, if it is known.
         batch_size: of training.
         evaluation_batch_size: of forward passes.
+        classifies: whether the targets are class numbers, so that there is such a thing as accuracy.
     """
 
     model: nn.Module
@@ -46,6 +52,7 @@ class Subject:
     classifier: nn.Module | None
     batch_size: int
     evaluation_batch_size: int
+    classifies: bool = True
 
 
 def of_recipe(run: Run, device: torch.device, data_root: str | None, dataset: Dataset | None) -> Subject:
@@ -96,24 +103,36 @@ def of_target(run: Run, target: Target, device: torch.device) -> Subject:
             f"the target's model is not that of {run.path}: {strangers[0]!r} is trainable in one of them only"
         )
     counts: list[int] = run.info["class_counts"]
-    train = _samples(target, target.batches, device)
-    highest = int(train.labels.max()) + 1
+    parts = [_read(target, target.batches)]
+    if target.test_batches is not None:
+        parts.append(_read(target, target.test_batches, test=True))
+    highest = max(int(labels.max()) for *_, labels in parts) + 1
     if highest > len(counts):
         raise InputError(
             f"the target has samples of class {highest - 1}, but {run.path} knows {len(counts)} classes, from 0"
         )
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     last = linear[-1] if linear and target.encoder is None else None
+    loss = _per_sample(target.loss, model, *parts[0][:2])
+    classifies = all(targets is labels for _, targets, labels in parts)
+    if not classifies:
+        carried = Carried(model, *parts[0][:2])
+        loss = carried.loss(loss)
+        parts = [(carried.pack(inputs, targets), labels, labels) for inputs, targets, labels in parts]
+    train, *test = (
+        Samples(inputs.to(device), targets.to(device), labels.to(device)) for inputs, targets, labels in parts
+    )
     return Subject(
         model=model,
-        loss=target.loss,
+        loss=loss,
         class_names=tuple(run.info["class_names"]),
         train=train,
-        test=None if target.test_batches is None else _samples(target, target.test_batches, device),
+        test=test[0] if test else None,
         encoder=_encoder(model, target.encoder, last),
         classifier=last,
         batch_size=target.batch_size,
         evaluation_batch_size=max(target.batch_size, 256),
+        classifies=classifies,
     )
 
 
@@ -147,7 +166,27 @@ def _encoder(model: nn.Module, name: str | None, last: nn.Linear | None) -> nn.M
     return None if last is None else _Features(model, last, entering=True)
 
 
-def _samples(target: Target, batches: Batches, device: torch.device) -> Samples:
+def _read(target: Target, batches: Any, test: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and labels; the last two are one tensor where the targets are class numbers."""
     inputs, targets = joined(batches)
-    labels = target.labels_of(targets, test=batches is not target.batches)
-    return Samples(inputs.to(device), targets.to(device), labels.to(device))
+    given = target.test_labels if test else target.labels
+    if given is None and targets.is_floating_point():
+        return inputs, targets, torch.zeros(len(targets), dtype=torch.int64)  # regression: one class
+    labels = target.labels_of(targets, test=test)
+    return inputs, labels if given is None else targets, labels
+
+
+def _per_sample(loss: Loss, model: nn.Module, inputs: Tensor, targets: Tensor) -> Loss:
+    """The user's loss, one value a sample, whose mean over the training samples is the user's."""
+    device = next(model.parameters()).device
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for some, wanted in zip(inputs.split(64), targets.split(64), strict=True):
+            with torch.no_grad(), eval_mode(model):  # not held while the reader has its turn
+                output = model(some.to(device))
+            yield output, wanted.to(device)
+
+    objective = objective_of(loss, parts())
+    # A mean by class weights divides by their sum.
+    scale = len(targets) / objective.weight(targets) if objective.kind == "weighted" else 1.0
+    return lambda output, target: scale * objective.per_sample(output, target)

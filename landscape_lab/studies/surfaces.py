@@ -190,7 +190,7 @@ def _swept(
     )
     for suffix in (".json", ".safetensors"):
         (study.run.path / "results" / f"{place}{suffix}").unlink(missing_ok=True)
-    return view.named(result)
+    return study.scored(view.named(result))
 
 
 def _keep(study: Study, place: str, measured: Measured, settings: Mapping[str, Any]) -> None:
