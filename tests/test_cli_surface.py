@@ -131,10 +131,10 @@ def test_a_stopped_sweep_goes_on_where_it_was(
     again = surfaces.surface(study, ["head", "tail"], progress=later.append, **arguments)
     assert later == [5] + [1] * 11
     assert not list((trained / "results" / "partial").rglob("*.*"))
-    stored = study.run.load_result(_name("epoch-0002-train-head+tail"), Surface)
+    stored = study.run.load_result(_name("epoch-0002-train-head+tail-to-0.3"), Surface)
     assert stored is not None
     assert torch.equal(stored.losses, again.losses)
-    (trained / "results" / f"{_name('epoch-0002-train-head+tail')}.json").unlink()
+    (trained / "results" / f"{_name('epoch-0002-train-head+tail-to-0.3')}.json").unlink()
     whole = surfaces.surface(study, ["head", "tail"], **arguments)
     for field in ("losses", "accuracies", "stderr"):
         assert torch.equal(getattr(again, field), getattr(whole, field)), field

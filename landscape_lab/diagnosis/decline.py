@@ -59,6 +59,7 @@ def degradation(evidence: Evidence) -> Finding:
     words = [
         said("test accuracy", "tail", tail, points, curves.epochs),
         f"That of the head {_short(head, points)}.",
+        f"At the end they are {points(_last(curves, evidence.tail))} of 100 and {points(_last(curves, evidence.head))}.",
         _listed(falling, alone, evidence, points),
     ]
     numbers = {**_numbers("tail", tail), **_numbers("head", head), "classes that fall": float(len(falling))}
@@ -95,6 +96,11 @@ def onset(evidence: Evidence) -> Finding:
     )
     numbers = {**_numbers("tail", tail), **_numbers("head", head)}
     return Finding("onset", tail.verdict, " ".join(words), numbers, caution, question, tail.found.p_value)
+
+
+def _last(curves: Curves, classes: Sequence[int]) -> float:
+    """The mean over the classes at the last epoch: what was never learnt cannot be forgotten."""
+    return float(curves.values[-1, list(classes)].nanmean())
 
 
 def _of(curves: Curves, classes: Sequence[int], least: float | None = None) -> Onset:
