@@ -548,7 +548,7 @@ def test_killed_at_random_it_leaves_a_readable_run(tmp_path: Path, how: signal.S
     moments, place, done = random.Random(int(how)), tmp_path / "run", 0
     for _ in range(6):
         started = cases.CONTEXT.Event()
-        child = cases.CONTEXT.Process(target=cases.record_without_end, args=(str(place), started))
+        child = cases.CONTEXT.Process(target=cases.record_without_end, args=(str(place), started), daemon=True)
         child.start()
         assert started.wait(60)
         time.sleep(moments.uniform(0, 0.1))

@@ -59,7 +59,8 @@ def degradation(evidence: Evidence) -> Finding:
     words = [
         said("test accuracy", "tail", tail, points, curves.epochs),
         f"That of the head {_short(head, points)}.",
-        f"At the end they are {points(_last(curves, evidence.tail))} of 100 and {points(_last(curves, evidence.head))}.",
+        f"At the end the tail's is {points(_last(curves, evidence.tail))} of 100, the head's "
+        f"{points(_last(curves, evidence.head))}.",
         _listed(falling, alone, evidence, points),
     ]
     numbers = {**_numbers("tail", tail), **_numbers("head", head), "classes that fall": float(len(falling))}
