@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from landscape_lab.errors import InputError
 from landscape_lab.files import read_json, read_tensors, write_bytes, write_json, write_tensors
 from landscape_lab.recipe import Recipe, differences, read_recipe, write_recipe
+from landscape_lab.state_names import under_own_names
 
 __all__ = ["FORMAT_VERSION", "Run", "load_state", "state_of"]
 
@@ -237,6 +238,8 @@ class Run:
             raise InputError(f"{self.path} holds no checkpoint of epoch {epoch}; it has {', '.join(map(str, epochs))}")
         path = self.checkpoint_path(epoch)
         tensors, _ = read_tensors(path)
+        if not self.has_recipe:
+            tensors = under_own_names(tensors, self.info["parameters"], model)
         if self.info.get("buffers") is False:  # recorded without them
             buffers = {name for name, _ in model.named_buffers()}
             tensors = {**{name: own for name, own in state_of(model).items() if name in buffers}, **tensors}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from landscape_lab.errors import InputError, nearest
 
-__all__ = ["COMPILED", "PREFIXES", "clean_names", "fitted"]
+__all__ = ["COMPILED", "PREFIXES", "clean_names", "fitted", "outer_prefixes", "under_own_names"]
 
 COMPILED = "_orig_mod."
 PREFIXES = ("module.", "model.")
@@ -42,6 +42,50 @@ def _inside(module: nn.Module) -> tuple[str, ...]:
         return ("module",)
     # torch.compile's class is private; what it keeps the module under is not going to be used by anybody else.
     return ("_orig_mod",) if "_orig_mod" in module._modules else ()
+
+
+def outer_prefixes(names: Sequence[str], others: Sequence[str]) -> tuple[str, str] | None:
+    """What stands before all ``names``, and before all ``others``, where one is a part of what the other names.
+
+    Returns:
+        The two prefixes, one of them empty; ``None``: the names differ otherwise, or in their order.
+
+    Example:
+        >>> outer_prefixes(["model.0.weight", "model.0.bias"], ["0.weight", "0.bias"])
+        ('model.', '')
+    """
+    if not names or not others or len(names) != len(others):
+        return None
+    longer, shorter = max(names[0], others[0], key=len), min(names[0], others[0], key=len)
+    prefix = longer.removesuffix(shorter)
+    if longer != prefix + shorter or (prefix and not prefix.endswith(".")):
+        return None
+    one, other = (prefix, "") if longer == names[0] else ("", prefix)
+    same = all(other + name == one + alike for name, alike in zip(names, others, strict=True))
+    return (one, other) if same else None
+
+
+def under_own_names(tensors: Mapping[str, Tensor], trained: Sequence[str], model: nn.Module) -> dict[str, Tensor]:
+    """Tensors by the names that ``model`` has for them: of a part of what was trained, or of a module around it.
+
+    What was recorded beside that part is left out. Where the parameters' names differ otherwise, nothing changes.
+
+    Args:
+        tensors: parameters and buffers.
+        trained: which of them were trained, in the order of the model's parameters.
+        model: whose names are wanted.
+    """
+    names = clean_names(model)
+    own = [names[name] for name, parameter in model.named_parameters() if parameter.requires_grad]
+    prefixes = outer_prefixes(trained, own)
+    if prefixes is None:
+        return dict(tensors)
+    theirs, ours = prefixes
+    wanted = {full: theirs + name.removeprefix(ours) for full, name in names.items() if name.startswith(ours)}
+    found = {full: tensors[name] for full, name in wanted.items() if name in tensors}
+    known = set(wanted.values())
+    unknown = {n: tensor for n, tensor in tensors.items() if n.startswith(theirs) and n not in known}
+    return {**unknown, **found}
 
 
 def fitted(

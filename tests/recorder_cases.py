@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 def record_without_end(place: str, started: Any) -> None:
     """Record epoch after epoch, going on with the run at ``place``, until somebody stops it."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born ignoring it
     model = net()
     try:
         with Recorder(place, model, class_counts=COUNTS, resume=True) as recording:

@@ -157,6 +157,77 @@ def test_test_samples(tmp_path: Any) -> None:
         features(without, split="test")
 
 
+class Around(nn.Module):
+    """A module of the user's around a model, with a buffer of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.model(inputs)
+
+
+@pytest.mark.parametrize("recorded", ["alone", "around", "twice around"])
+@pytest.mark.parametrize("given", ["alone", "around", "compiled"])
+def test_a_run_of_a_model_and_of_a_module_around_it(tmp_path: Any, recorded: str, given: str) -> None:
+    inputs, labels = torch.randn(20, 4), torch.tensor([0] * 15 + [1] * 5)
+
+    def network(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+
+    def within(how: str, model: nn.Module) -> nn.Module:
+        if how == "compiled":
+            return torch.compile(model, backend="eager")  # type: ignore[return-value]
+        return model if how == "alone" else Around(model) if how == "around" else Around(Around(model))
+
+    trained, loss = network(1), nn.CrossEntropyLoss()
+    trained[1].running_mean.fill_(0.5)  # type: ignore[index, union-attr, operator]
+    run = run_of(Target(within(recorded, trained), loss, (inputs, labels)), tmp_path / "run", "mine:make")
+    target = Target(within(given, network(2)), loss, (inputs, labels))
+    if given == "around" and recorded == "alone":  # a buffer that was not recorded: there is no telling its value
+        with pytest.raises(InputError, match="does not fit the model: 'seen' is missing"):
+            centre(Study(run, CPU, target=target))
+        return
+    found = centre(Study(run, CPU, target=target))
+    with torch.no_grad():
+        losses = cross_entropy(trained.eval()(inputs), labels, reduction="none").double()
+    torch.testing.assert_close(found, torch.stack([losses.mean(), losses[labels == 1].mean()]), rtol=1e-5, atol=0)
+
+
+def test_models_that_are_not_those_of_the_run(tmp_path: Any) -> None:
+    class Order(nn.Module):
+        def __init__(self, *names: str) -> None:
+            super().__init__()
+            for name in names:
+                self.add_module(name, nn.Linear(3, 3))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return sum(part(inputs) for part in self.children())  # type: ignore[return-value]
+
+    data = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2])
+    run = run_of(Target(Order("one", "two"), nn.CrossEntropyLoss(), data), tmp_path / "run", "mine:make")
+    for names, words in (
+        (("two", "one"), "another order"),
+        (("one", "three"), "'three.bias' is trainable in one of them only"),
+        (("one",), "'two.bias' is trainable in one of them only"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Study(run, CPU, target=Target(Order(*names), nn.CrossEntropyLoss(), data))
+
+
+def test_an_output_that_is_no_tensor(tmp_path: Any) -> None:
+    class Pair(nn.Linear):
+        def forward(self, inputs: Tensor) -> Any:
+            return super().forward(inputs), inputs
+
+    data = torch.randn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2])
+    with pytest.raises(InputError, match="the model must return a tensor, got tuple"):
+        study_of(Target(Pair(3, 3), nn.CrossEntropyLoss(), data), tmp_path)
+
+
 PROJECT = """
 import torch
 from torch import nn

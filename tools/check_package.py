@@ -7,7 +7,8 @@
 
 Without ``--clean`` the environment has its own folder for packages and sees those of the calling one, so that nothing
 is downloaded. The checkout is not on any path: commands run in an empty folder, with folders ``training/`` and
-``analysis/`` of its own, as users have them.
+``analysis/`` of its own, as users have them. The models of ``tools/users/`` are trained there by loops of their own,
+and analysed by ``--target``.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("landscape_lab", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "CHANGELOG.md")
+USERS = ROOT / "tools" / "users"
 BUILD = "from setuptools import build_meta as b; import sys; print(b.build_{kind}(sys.argv[1]))"
 USE = """
 import landscape_lab, pathlib, sys
@@ -40,6 +43,20 @@ recorder = landscape_lab.Recorder("mine", nn.Linear(5, 3), class_counts=[20, 12,
 recorder.epoch({"loss": 1.0})
 recorder.finish()
 """
+
+# A command's options and what it must leave in the run, for the models of USERS.
+COMMANDS: dict[str, tuple[list[str], list[str]]] = {
+    "hessian": (
+        ["--samples", "40", "--probes", "4", "--steps", "12"],
+        ["figures/hessian-*.png", "results/hessian/*-head-train.safetensors", "results/hessian/*-tail-train.json"],
+    ),
+    "surface": (
+        ["--steps", "7", "--samples", "40"],
+        ["figures/surface-*.png", "results/surface/*-train-head+tail.safetensors"],
+    ),
+    "features": ([], ["figures/feature-quality.png", "results/features/*-train.safetensors"]),
+    "report": (["--samples", "40", "-o", "page.html"], ["results/trajectory.json", "results/noise/*.json"]),
+}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -116,6 +133,28 @@ def use(python: Path, place: Path) -> None:
     run(command, "export", "run", "mine", "--csv", "tables", cwd=place)
 
 
+def own_models(python: Path, place: Path) -> None:
+    """Train each model of ``tools/users/`` in the same folder, with its own loop; run COMMANDS on what it recorded."""
+    for source in sorted(USERS.glob("*.py")):
+        shutil.copy(source, place)
+        record, page, start = place / "runs" / source.stem, place / "page.html", time.perf_counter()
+        run(python, source.name, record.relative_to(place), cwd=place)
+        for name, (options, left) in COMMANDS.items():
+            before = {path for path in record.rglob("*") if path.is_file()}
+            arguments: list[str | Path] = [record.relative_to(place), *options, "--target", f"{source.name}:make"]
+            run(python.parent / "landscape-lab", name, *arguments, cwd=place)
+            new = {path for path in record.rglob("*") if path.is_file()} - before
+            lacking = [pattern for pattern in left if not new & {p for p in record.glob(pattern) if p.stat().st_size}]
+            if lacking:
+                sys.exit(f"{name} of {source.name} left no {', '.join(lacking)}")
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        if source.stem not in text or not text.rstrip().endswith("</html>"):
+            sys.exit(f"report of {source.name} left no whole page")
+        told = f"{', '.join(COMMANDS)} with --target, in {time.perf_counter() - start:.0f} s"
+        print(f"{source.name}: recorded {len(list(record.glob('checkpoints/*')))} checkpoints; {told}")
+        page.unlink()
+
+
 def main() -> None:
     """Build, install, use."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -136,6 +175,7 @@ def main() -> None:
         interpreter = options.python if options.clean else sys.executable
         python = installed(place / "environment", interpreter, wheel, options.clean, bounds)
         use(python, place / "empty")
+        own_models(python, place / "empty")
         version = run(python, "--version", cwd=place).strip()
         print(f"works: {version}, with {'its own' if options.clean else 'our'} packages")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from landscape_lab.errors import InputError
 
-__all__ = ["Batches", "Loss", "batches_of", "count_samples", "per_sample"]
+__all__ = ["Batches", "Loss", "batches_of", "count_samples", "per_sample", "tensor_output"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]] | tuple[Tensor, Tensor]
@@ -129,3 +129,18 @@ def per_sample(loss: Loss, output: Tensor, target: Tensor) -> Tensor:
             "use reduction='none'"
         )
     return losses
+
+
+def tensor_output(output: object) -> Tensor:
+    """Insist on a model whose output is a tensor.
+
+    Raises:
+        InputError: it is something else, such as the outputs of Hugging Face's models; says what helps.
+    """
+    if isinstance(output, Tensor):
+        return output
+    part = ".logits" if hasattr(output, "logits") else "[0]"
+    raise InputError(
+        f"the model must return a tensor, got {type(output).__name__}: "
+        f"model.register_forward_hook(lambda module, inputs, output: output{part}) makes it one"
+    )

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from typing_extensions import Self
 
-from landscape_lab.analysis.batches import Batches, Loss, batches_of, count_samples
+from landscape_lab.analysis.batches import Batches, Loss, batches_of, count_samples, tensor_output
 from landscape_lab.analysis.kernels import RightForwardMode
 from landscape_lab.analysis.layout import channels_last, has_convolutions
 from landscape_lab.analysis.losses import Objective, bends_as_told, objective_of
@@ -340,8 +340,7 @@ class SampleOperator(ABC):
             output = self._model(inputs)
             torch.manual_seed(2)
             again = self._model(inputs)
-            if not isinstance(output, Tensor):
-                raise InputError(f"the model must return a tensor, got {type(output).__name__}: wrap it")
+            output = tensor_output(output)
             if not torch.allclose(output, again, rtol=1e-4, atol=1e-6, equal_nan=True):
                 raise InputError(
                     "the model gives different outputs for the same inputs in evaluation mode (dropout that is always "

@@ -44,7 +44,7 @@ __all__ = ["barrier"]
     type=click.Choice(["reestimated", "batch", "running"]),
     default="reestimated",
     show_default=True,
-    help="Statistics estimated anew at each point over training images, each batch's own, or RUN's throughout.",
+    help="Statistics estimated anew at each point over training samples, each batch's own, or RUN's throughout.",
 )
 @data_root_option
 @target_option
@@ -115,7 +115,7 @@ def barrier(
     show(
         as_json,
         content,
-        f"from {found.ends[0]} to {found.ends[1]}, {split} images",
+        f"from {found.ends[0]} to {found.ends[1]}, {split} samples",
         ["classes", "samples", "loss at 0", "loss at 1", "barrier ± s.e.", "at", "lowest accuracy, %"],
         rows,
         caption=f"BatchNorm statistics: {found.batch_norm}. The standard error is for the draw of the samples.",

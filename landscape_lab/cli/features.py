@@ -113,7 +113,7 @@ def _at_epoch(study: Study, epoch: int | None, split: str, as_json: bool) -> Non
     show(
         as_json,
         content,
-        f"{study.run.path}: features at epoch {epoch}, {split} images",
+        f"{study.run.path}: features at epoch {epoch}, {split} samples",
         ["class", "samples", "Dis", "Var", "Q = Dis - 0.5 log Var", "Q = -1/Dis - log Var", "within", "cos(w, m)"],
         rows,
         caption=f"neural collapse, 0 when complete: {measures}; by class: spread within over between, and the cosine "

@@ -184,7 +184,7 @@ def sharpness(
     show(
         as_json,
         content,
-        f"sharpness over {split} images, {'all parameters' if parameters == 'all' else parameters}",
+        f"sharpness over {split} samples, {'all parameters' if parameters == 'all' else parameters}",
         ["run", "classes", "L(θ)", "measure", "value", "95 % interval"],
         rows,
         caption="≥: a lower bound, its interval for the draw of the samples alone. "

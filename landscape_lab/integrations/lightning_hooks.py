@@ -25,8 +25,8 @@ class LightningHooks:
         path: the run directory.
         class_counts: (C,) training samples of each class.
         class_names: (C,) what they are called.
-        module: the part of the LightningModule that is recorded, such as ``"model"``: what ``target`` gives as its
-            model; ``None``: the LightningModule itself.
+        module: the part of the LightningModule that is recorded, such as ``"model"``; ``None``: the LightningModule
+            itself. What ``target`` gives as its model may be either.
         target: ``module:function`` that later gives model, loss and batches.
         checkpoint_every: epochs between checkpoints.
         weights: as in :class:`~landscape_lab.recorder.Recorder`.

@@ -249,7 +249,10 @@ def _diagnosis_steps(results: Results, study: Study, tail_only: Study | None, sa
     def compute(advance: Callable[[int], None]) -> None:
         diagnose(study, tail_only=tail_only, samples=samples, progress=advance)
 
-    units = diagnosis_cost(study, samples=samples)
+    try:
+        units = diagnosis_cost(study, samples=samples)
+    except InputError:  # told when it is tried
+        units = 1
     return [Step(f"diagnosis, {results.label}", units, GRADIENT * units, compute)]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape_lab.analysis import Loss
+from landscape_lab.analysis.batches import tensor_output
 from landscape_lab.analysis.losses import objective_of
 from landscape_lab.data import Dataset, Split, dataset_of, hold_out
 from landscape_lab.errors import InputError
@@ -18,7 +19,7 @@ from landscape_lab.models import build_network
 from landscape_lab.packing import Carried
 from landscape_lab.parameters import eval_mode
 from landscape_lab.run import Run
-from landscape_lab.state_names import clean_names
+from landscape_lab.state_names import clean_names, outer_prefixes
 from landscape_lab.studies.samples import Samples
 from landscape_lab.target import Target, joined, module_named
 from landscape_lab.training.losses import cross_entropy
@@ -97,11 +98,10 @@ def of_target(run: Run, target: Target, device: torch.device) -> Subject:
     model = copy.deepcopy(target.model).to(device)
     names = clean_names(model)
     own = [names[name] for name, parameter in model.named_parameters() if parameter.requires_grad]
-    strangers = sorted(set(own) ^ set(run.info["parameters"]))
-    if strangers:
-        raise InputError(
-            f"the target's model is not that of {run.path}: {strangers[0]!r} is trainable in one of them only"
-        )
+    if outer_prefixes(run.info["parameters"], own) is None:
+        strangers = sorted(set(own) ^ set(run.info["parameters"]))
+        why = f"{strangers[0]!r} is trainable in one of them only" if strangers else "its parameters have another order"
+        raise InputError(f"the target's model is not that of {run.path}: {why}")
     counts: list[int] = run.info["class_counts"]
     parts = [_read(target, target.batches)]
     if target.test_batches is not None:
@@ -113,6 +113,8 @@ def of_target(run: Run, target: Target, device: torch.device) -> Subject:
         )
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     last = linear[-1] if linear and target.encoder is None else None
+    with torch.no_grad(), eval_mode(model):
+        tensor_output(model(parts[0][0][:2].to(device)))
     loss = _per_sample(target.loss, model, *parts[0][:2])
     classifies = all(targets is labels for _, targets, labels in parts)
     if not classifies:

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import junitparser
 import pytest
 import torch
+import xmlschema
 from guard_fixtures import made_up
 
 from landscape_lab.guard import Comparison, compare, tolerances_of
@@ -43,21 +45,67 @@ def test_junit_is_read_by_a_real_parser(comparison: Comparison, tmp_path: Path) 
     assert "trace of the Hessian" in suite.__iter__().__next__().name or list(suite)[1].result[0].message
 
 
-def test_junit_has_the_shape_of_the_schema(comparison: Comparison) -> None:
-    """Elements, attributes and their order as in the schema that Jenkins publishes, written down here."""
-    from xml.etree import ElementTree
+@pytest.fixture(scope="module")
+def schema() -> xmlschema.XMLSchema10:
+    return xmlschema.XMLSchema10(str(Path(__file__).parent / "junit.xsd"))
 
-    root = ElementTree.fromstring(junit({"base": comparison}))
-    assert root.tag == "testsuites"
-    for suite in root:
-        assert suite.tag == "testsuite"
-        assert {"name", "tests", "failures", "errors"} <= suite.attrib.keys()
-        assert suite.attrib.keys() <= {"name", "tests", "failures", "errors", "skipped", "time"}
-        for case in suite:
-            assert (case.tag, case.attrib.keys()) == ("testcase", {"classname", "name", "time"})
-            assert [part.tag for part in case] in ([], ["failure"], ["skipped"])
-            for part in case:
-                assert part.attrib.keys() <= {"message", "type"}
+
+def test_junit_is_valid_by_the_schema(schema: xmlschema.XMLSchema10, comparison: Comparison) -> None:
+    schema.validate(junit({"base": comparison, NASTY: comparison}, 2.0))
+    schema.validate(junit({"tiny": comparison}, 1e-9))
+    schema.validate(junit({"empty": Comparison((), ())}))
+    schema.validate(junit({}))
+
+
+def test_the_schema_is_that_of_other_programs(schema: xmlschema.XMLSchema10, tmp_path: Path) -> None:
+    """What pytest writes, with every kind of outcome, is valid by it."""
+    (tmp_path / "test_each.py").write_text(
+        "import pytest\n"
+        "def test_good(record_property): record_property('key', 1); print('out')\n"
+        "def test_bad(): assert 1 == 2, '<&>'\n"
+        "@pytest.mark.skip(reason='why')\n"
+        "def test_skipped(): pass\n"
+        "@pytest.fixture\n"
+        "def broken(): raise RuntimeError\n"
+        "def test_error(broken): pass\n"
+    )
+    options = ["-p", "no:cacheprovider", "-o", "junit_family=xunit2", "-o", "junit_logging=all", "--junitxml=j.xml"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    written = (tmp_path / "j.xml").read_text()
+    assert all(f"<{name}" in written for name in ("failure", "error", "skipped", "property", "system-out")), done.stdout
+    schema.validate(written)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (' tests="3"', ""),
+        (' tests="3"', ' tests="-3"'),
+        (' failures="1"', ' failures="one"'),
+        (' errors="0"', ' errors="0" broken="1"'),
+        (' time="2.000"', ' time="2.0 s"'),
+        (' time="2.000"', ' time="2e-05"'),
+        (' time="0.000"', ' time="-1"'),
+        (' classname="sharpness.base"', ""),
+        (' classname="sharpness.base"', ' classname=""'),
+        ("testcase", "case"),
+        ("failure ", "inconclusive "),
+        ("<testsuites>", '<testsuites xmlns="urn:other">'),
+        ("</testcase>", "<skipped /></testcase>"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_invalid(
+    schema: xmlschema.XMLSchema10, comparison: Comparison, right: str, wrong: str
+) -> None:
+    written = junit({"base": comparison}, 2.0)
+    broken = written.replace(right, wrong) if right == "testcase" else written.replace(right, wrong, 1)
+    broken = broken.replace("</failure>", "</inconclusive>") if "inconclusive" in wrong else broken
+    assert broken != written
+    ElementTree.fromstring(broken.encode())  # still XML
+    assert not schema.is_valid(broken)
 
 
 def test_annotations_are_one_line_each(comparison: Comparison) -> None:

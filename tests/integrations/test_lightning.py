@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from analyses import Theirs, analyse
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from landscape_lab.errors import InputError
 from landscape_lab.files import read_tensors
 from landscape_lab.run import Run
+from landscape_lab.target import Target
 
 COUNTS = [20, 10, 2]
 
@@ -154,3 +156,15 @@ def test_a_part_that_is_not_there(tmp_path: Path, parts: Any) -> None:
             Module(), *loaders()
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["model", None], ids=["the model", "the whole module"])
+def test_every_analysis_of_what_was_trained(tmp_path: Path, parts: Any, part: str | None) -> None:
+    Module, callback, trainer = parts
+    module, place = Module(), tmp_path / "run"
+    trainer(tmp_path, callback(place, class_counts=COUNTS, module=part), max_epochs=3).fit(module, *loaders())
+    inputs, labels = data().tensors
+    # The target gives the model alone, also where the run's names begin with the LightningModule's "model.".
+    target = Target(Module().model, nn.CrossEntropyLoss(), DataLoader(data(), 16))
+    theirs = Theirs(module.model, lambda own: own(inputs.double()), "3", labels)
+    analyse(Run.open(place), target, theirs, tmp_path)

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from analyses import CPU, Theirs, analyse
+from torch import Tensor, nn
 
 from landscape_lab.errors import InputError
 from landscape_lab.files import read_tensors
 from landscape_lab.run import Run
+from landscape_lab.studies import Study
+from landscape_lab.target import Target
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -168,3 +171,23 @@ def test_without_evaluation_and_in_the_middle_of_an_epoch(tmp_path: Path) -> Non
     trainer(tmp_path, callback(tmp_path / "run"), max_steps=4, **quiet).train()  # an epoch has 3 steps
     run = Run.open(tmp_path / "run")
     assert (run.finished, run.checkpoints()) == (True, (0, 1, 2))
+
+
+def test_every_analysis_of_what_was_trained(tmp_path: Path) -> None:
+    at_work = trainer(tmp_path, callback(tmp_path / "run"), save_strategy="no", learning_rate=0.003)
+    at_work.train()
+    run, data, fresh = Run.open(tmp_path / "run"), Texts(), model()
+    inputs = {"input_ids": data.tokens, "attention_mask": (data.tokens != 5).long()}
+    with pytest.raises(InputError, match=r"got SequenceClassifierOutput: model\.register_forward_hook\(lambda"):
+        Study(run, CPU, target=Target(fresh, nn.CrossEntropyLoss(), (inputs, data.labels)))
+    fresh.register_forward_hook(lambda module, args, output: output.logits)
+    target = Target(fresh, nn.CrossEntropyLoss(), (inputs, data.labels))
+    theirs = Theirs(at_work.model, lambda own: own(**inputs).logits, "classifier", data.labels)
+    analyse(run, target, theirs, tmp_path)
+    # Their Trainer's own number, without a mask.
+    unmasked = Target(fresh, nn.CrossEntropyLoss(), ({"input_ids": data.tokens}, data.labels))
+    study = Study(run, CPU, target=unmasked)
+    study.epoch()
+    with torch.no_grad():
+        loss = study.loss(study.model(study.samples("all")[0]), study.samples("all")[1]).mean()
+    assert float(loss) == pytest.approx(run.metrics()[-1]["eval_loss"], rel=1e-4)
