@@ -27,7 +27,10 @@ from landscape_lab.packing import Packing, packing_of
 
 __all__ = ["Target", "joined", "load_target", "module_named"]
 
-FIELDS = ("model", "loss", "batches", "class_names", "test_batches", "labels", "test_labels", "encoder", "batch_size")
+FIELDS = (
+    *("model", "loss", "batches", "class_names", "test_batches"),
+    *("labels", "test_labels", "groups", "encoder", "batch_size"),
+)
 RETURNS = "it must return a Target, (model, loss, batches), or a mapping with these keys"
 
 
@@ -44,6 +47,7 @@ class Target:
         test_batches: other samples, like ``batches``.
         labels: ``(n,)`` integers, the class of each sample, where the targets are something else (sequences, numbers).
         test_labels: the same of ``test_batches``.
+        groups: sets of classes by name, such as ``{"rare animals": (3, 7)}``, to be named like ``head`` and ``tail``.
         encoder: the part of the model that gives features ``(B, D)``: a module's name such as ``"backbone.pool"``;
             ``None``: what enters the model's last linear layer.
         batch_size: of training, for what depends on it.
@@ -64,6 +68,7 @@ class Target:
     test_batches: Any = None
     labels: Tensor | None = None
     test_labels: Tensor | None = None
+    groups: Mapping[str, Sequence[int]] | None = None
     encoder: str | None = None
     batch_size: int = 128
     # The batches in one order, also those of a loader that shuffles: so tensors and labels belong together.
@@ -80,6 +85,7 @@ class Target:
         self._pack()
         object.__setattr__(self, "_readable", _checked_batches(self.batches))
         object.__setattr__(self, "class_names", _checked_names(self.class_names))
+        _check_groups(self.groups)
         if self.test_batches is not None:
             _checked_batches(self.test_batches)
         if self.encoder is not None:
@@ -367,6 +373,21 @@ def _checked_names(names: Any) -> tuple[str, ...] | None:
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise InputError(f"class_names must be a list of texts, one for each class, got {_kind(names)}")
     return tuple(names)
+
+
+def _check_groups(groups: Any) -> None:
+    if groups is None:
+        return
+    whole = isinstance(groups, Mapping) and all(
+        isinstance(name, str) and len(classes) and all(isinstance(c, int) and c >= 0 for c in classes)
+        for name, classes in groups.items()
+        if isinstance(classes, Sequence)
+    )
+    if not whole or not all(isinstance(classes, list | tuple | range) for classes in groups.values()):
+        raise InputError(f"groups must be a mapping of names to lists of class numbers, got {groups!r:.80}")
+    wrong = next((name for name in groups if "," in name or name.isdigit() or name in ("each", "groups", "all")), None)
+    if wrong is not None:
+        raise InputError(f"a group cannot be called {wrong!r}: that means other classes, or several")
 
 
 def _check_lengths(inputs: Tensor, targets: Tensor) -> None:

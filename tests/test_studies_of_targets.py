@@ -105,6 +105,27 @@ def test_targets_that_are_no_classes(tmp_path: Any) -> None:
     assert float(found) == pytest.approx(float(torch.cosine_similarity(grads[0], grads[1], dim=0)), rel=1e-4)
 
 
+def test_groups_are_named_like_head_and_tail(tmp_path: Any) -> None:
+    torch.manual_seed(5)
+    model, inputs, labels = nn.Linear(4, 3), torch.randn(30, 4), torch.tensor([0] * 20 + [1] * 6 + [2] * 4)
+    parts = {"model": model, "loss": nn.CrossEntropyLoss(), "batches": (inputs, labels)}
+    study = study_of(Target(**parts, groups={"rare": (1, 2)}), tmp_path / "a")
+    found = surface(study, ("rare", "tail"), steps=3)
+    with torch.no_grad():
+        assert float(found.of("rare")[1, 1]) == pytest.approx(
+            float(cross_entropy(model(inputs[20:]), labels[20:])), rel=1e-5
+        )
+    with pytest.raises(InputError, match="group 'rare' names class 7, but there are 3 classes"):
+        study_of(Target(**parts, groups={"rare": (7,)}), tmp_path / "b")
+    for wrong, message in (
+        ({"a": 3}, "must be a mapping"),
+        ([1], "must be a mapping"),
+        ({"1": [1]}, "cannot be called"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Target(**parts, groups=wrong)
+
+
 def test_regression_has_one_class(tmp_path: Any) -> None:
     torch.manual_seed(2)
     model, inputs = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), torch.randn(20, 3)

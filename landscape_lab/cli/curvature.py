@@ -306,6 +306,7 @@ class _TargetSource:
             count = len(target.class_names or occurring)
             occurring += [0] * (count - len(occurring))
             known = {"all": tuple(range(count)), **{k: tuple(v) for k, v in head_tail(occurring, 0.2).items()}}
+            known |= {name: tuple(classes) for name, classes in (target.groups or {}).items()}
             chosen = class_subsets(subsets, known, count)
             if per_class is not None:
                 self.counts = dict(enumerate(map(float, occurring)))

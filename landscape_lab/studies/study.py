@@ -71,7 +71,7 @@ class Study:
         self.batch_size, self.evaluation_batch_size = subject.batch_size, subject.evaluation_batch_size
         self.subsets: dict[str, tuple[int, ...]] = {
             "all": tuple(range(self.num_classes)),
-            **{name: tuple(classes) for name, classes in run.info["subsets"].items()},
+            **{name: tuple(classes) for name, classes in (run.info["subsets"] | dict(subject.groups)).items()},
         }
         self.space = ParameterSpace(self.model)
 

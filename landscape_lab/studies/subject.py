@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class Subject:
         classifier: what makes outputs of them, if it is known.
         batch_size: of training.
         evaluation_batch_size: of forward passes.
+        groups: further named sets of classes.
         classifies: whether the targets are class numbers, so that there is such a thing as accuracy.
     """
 
@@ -54,6 +55,7 @@ class Subject:
     batch_size: int
     evaluation_batch_size: int
     classifies: bool = True
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def of_recipe(run: Run, device: torch.device, data_root: str | None, dataset: Dataset | None) -> Subject:
@@ -111,6 +113,9 @@ def of_target(run: Run, target: Target, device: torch.device) -> Subject:
         raise InputError(
             f"the target has samples of class {highest - 1}, but {run.path} knows {len(counts)} classes, from 0"
         )
+    for name, classes in (target.groups or {}).items():
+        if max(classes) >= len(counts):
+            raise InputError(f"group {name!r} names class {max(classes)}, but there are {len(counts)} classes, from 0")
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     last = linear[-1] if linear and target.encoder is None else None
     with torch.no_grad(), eval_mode(model):
@@ -135,6 +140,7 @@ def of_target(run: Run, target: Target, device: torch.device) -> Subject:
         batch_size=target.batch_size,
         evaluation_batch_size=max(target.batch_size, 256),
         classifies=classifies,
+        groups=target.groups or {},
     )
 
 
