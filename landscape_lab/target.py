@@ -378,12 +378,13 @@ def _checked_names(names: Any) -> tuple[str, ...] | None:
 def _check_groups(groups: Any) -> None:
     if groups is None:
         return
-    whole = isinstance(groups, Mapping) and all(
-        isinstance(name, str) and len(classes) and all(isinstance(c, int) and c >= 0 for c in classes)
+    if not isinstance(groups, Mapping) or not all(
+        isinstance(name, str)
+        and isinstance(classes, list | tuple | range)
+        and len(classes)
+        and all(isinstance(c, int) and c >= 0 for c in classes)
         for name, classes in groups.items()
-        if isinstance(classes, Sequence)
-    )
-    if not whole or not all(isinstance(classes, list | tuple | range) for classes in groups.values()):
+    ):
         raise InputError(f"groups must be a mapping of names to lists of class numbers, got {groups!r:.80}")
     wrong = next((name for name in groups if "," in name or name.isdigit() or name in ("each", "groups", "all")), None)
     if wrong is not None:
