@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,19 +59,13 @@ def import_run(
     if min(numbers) < 0 or any(after <= before for before, after in pairwise(numbers)):
         raise InputError(f"the epochs must be increasing numbers from 0, got {', '.join(map(str, numbers))}")
 
-    model = target.model
     # All are looked at before anything is written: mapped files are quick to read twice.
     for file in files:
         _state(file, target, prefix, key)
         if progress:
             progress(1)
-    names = clean_names(model)
-    counts, class_names = _classes(target)
     info = {
-        **described(counts, class_names, torch.device("cpu")),
-        "origin": "import",
-        "parameters": [names[name] for name in ParameterSpace(model).names],
-        "target": spec,
+        **_described(target, spec, "import"),
         "files": {str(number): str(file) for number, file in zip(numbers, files, strict=True)},
         "epochs_from": source,
     }
@@ -107,17 +102,21 @@ def run_of(target: Target, path: Path, spec: str) -> Run:
         if run.origin == "target" and not _equal(state, read_tensors(run.checkpoint_path(0))[0]):
             raise InputError(f"{path} holds results of other weights than {spec} now gives: choose another folder")
         return run
-    counts, class_names = _classes(target)
-    info = {
-        **described(counts, class_names, torch.device("cpu")),
-        "origin": "target",
-        "parameters": [names[name] for name in ParameterSpace(model).names],
-        "target": spec,
-    }
-    run = Run.create(path, None, info)
+    run = Run.create(path, None, _described(target, spec, "target"))
     write_tensors(run.checkpoint_path(0), state, {"epoch": "0"})
     run.finish()
     return run
+
+
+def _described(target: Target, spec: str, origin: str) -> dict[str, Any]:
+    counts, class_names = _classes(target)
+    names = clean_names(target.model)
+    return {
+        **described(counts, class_names, torch.device("cpu")),
+        "origin": origin,
+        "parameters": [names[name] for name in ParameterSpace(target.model).names],
+        "target": spec,
+    }
 
 
 def _equal(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from command_line import call, refused, trained  # noqa: F401
 
-from landscape_lab.analysis.partitions import holm
+from landscape_lab.analysis.multiplicity import holm
 from landscape_lab.run import Run
 from landscape_lab.studies import Study
 from landscape_lab.studies.groups import GroupingExamination, class_relations, examine_groups

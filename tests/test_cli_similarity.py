@@ -10,9 +10,10 @@ import pytest
 import torch
 from command_line import call, refused, trained  # noqa: F401
 
+from landscape_lab.analysis.multiplicity import holm
 from landscape_lab.run import Run
 from landscape_lab.studies import Study
-from landscape_lab.studies.features import adjusted, onsets, quality_history
+from landscape_lab.studies.features import onsets, quality_history
 from landscape_lab.studies.gradients import gradients
 
 
@@ -105,6 +106,6 @@ def test_quality_of_checkpoints_that_metrics_lack(trained: Path) -> None:
 
 
 def test_holm() -> None:
-    found = adjusted({"a": 0.02, "b": 0.3, "c": 0.01, "d": float("nan")})
+    found = holm({"a": 0.02, "b": 0.3, "c": 0.01, "d": float("nan")})
     assert [found[name] for name in "abc"] == pytest.approx([0.04, 0.3, 0.03])
     assert found["d"] != found["d"]

@@ -7,7 +7,7 @@ looked at and the p-value is exact; else a sample is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -26,7 +26,6 @@ __all__ = [
     "against_random",
     "agreement",
     "explained",
-    "holm",
     "labels_of",
     "pair_contrast",
     "random_partitions",
@@ -264,24 +263,6 @@ def random_partitions(labels: Labels, seed: int = 0) -> tuple[Labels, bool]:
         return np.array(list(_arrangements(labels)), dtype=np.int64).reshape(count, len(labels)), True
     stream = np.random.default_rng(seed)
     return stream.permuted(np.tile(labels, (DRAWN, 1)), axis=1), False
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P-values adjusted for their number: the chance of any false one stays below the level (Holm 1979).
-
-    Args:
-        p_values: by name; ``nan`` is no question and stays ``nan``.
-
-    Example:
-        >>> holm({"a": 0.01, "b": 0.5, "c": 0.03})
-        {'a': 0.03, 'b': 0.5, 'c': 0.06}
-    """
-    asked = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
-    adjusted, reached = dict.fromkeys(p_values, math.nan), 0.0
-    for rank, (p, name) in enumerate(asked):
-        reached = max(reached, min(1.0, p * (len(asked) - rank)))
-        adjusted[name] = reached
-    return adjusted
 
 
 def _arrangements(labels: Labels) -> Iterator[Labels]:

@@ -123,6 +123,7 @@ def _at_epoch(study: Study, epoch: int | None, split: str, as_json: bool) -> Non
 
 
 def _over_epochs(study: Study, split: str, as_json: bool) -> None:
+    from landscape_lab.analysis.multiplicity import holm
     from landscape_lab.figures import quality_curves, save
     from landscape_lab.studies import features as studies
     from landscape_lab.studies import spread
@@ -149,7 +150,7 @@ def _over_epochs(study: Study, split: str, as_json: bool) -> None:
     picture = save(quality_curves(panel), run.path / "figures" / f"feature-quality-history-{split}")
     ours = found["difference"]
     last = {name: float(histories["difference"].quality[-1, list(c)].nanmean()) for name, c in chosen.items()}
-    alone = studies.adjusted({name: onset.p_value for name, onset in ours.items() if name not in subsets})
+    alone = holm({name: onset.p_value for name, onset in ours.items() if name not in subsets})
     content = {
         "split": split,
         "epochs": list(histories["difference"].epochs),

@@ -137,7 +137,12 @@ def open_study(path: str, device: str, data_root: str | None, target: str | None
     spec = target or (context.meta.get(TARGET) if context else None)
     if spec is None:
         return Study(Run.open(path), resolve_device(device), data_root)
-    found = load_target(spec)
+    # Loaded once a command: several runs share the target's samples.
+    loaded: dict[str, Any] = context.meta if context else {}
+    key = f"{TARGET} {spec}"
+    if key not in loaded:
+        loaded[key] = load_target(spec)
+    found = loaded[key]
     return Study(run_of(found, Path(path), spec), resolve_device(device), target=found)
 
 

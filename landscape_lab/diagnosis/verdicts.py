@@ -12,7 +12,8 @@ from scipy.special import stdtr
 from scipy.stats import hypergeom
 
 from landscape_lab.analysis.estimates import t_quantile
-from landscape_lab.analysis.partitions import against_random, holm
+from landscape_lab.analysis.multiplicity import holm
+from landscape_lab.analysis.partitions import against_random
 from landscape_lab.diagnosis.decline import degradation, onset
 from landscape_lab.diagnosis.findings import Diagnosis, Evidence, Finding, Verdict, unmeasured
 from landscape_lab.numbers import number, with_error

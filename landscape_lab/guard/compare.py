@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from landscape_lab.analysis.multiplicity import holm
 from landscape_lab.guard.measured import Measured, Measurement
 from landscape_lab.guard.settings import METRICS, MetricName, Tolerance
-from landscape_lab.guard.variance import Spread, added, chance, holm, probe_spread, quantile, sample_spread
+from landscape_lab.guard.variance import Spread, added, chance, probe_spread, quantile, sample_spread
 
 __all__ = ["LEVEL", "Comparison", "Verdict", "compare"]
 
@@ -113,9 +114,10 @@ def compare(
     pairs = [(known[one.metric, one.subset], one) for one in now.metrics if (one.metric, one.subset) in known]
     excesses = [_excess(old, new, tolerances[new.metric], now) for old, new in pairs]
     worse = [chance(excess, spread) for excess, spread in excesses]
+    corrections = holm(dict(enumerate(worse))).values()
     within = [chance(-excess, spread) if excess else float(spread.variance > 0) for excess, spread in excesses]
     verdicts = []
-    for (old, new), (_, spread), p, corrected, q in zip(pairs, excesses, worse, holm(worse), within, strict=True):
+    for (old, new), (_, spread), p, corrected, q in zip(pairs, excesses, worse, corrections, within, strict=True):
         outcome: Outcome = "inconclusive"
         if corrected <= LEVEL / looks:
             outcome = "fail"

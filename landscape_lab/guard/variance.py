@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
-__all__ = ["Spread", "added", "chance", "holm", "probe_spread", "quantile", "sample_spread"]
+__all__ = ["Spread", "added", "chance", "probe_spread", "quantile", "sample_spread"]
 
 
 @dataclass(frozen=True)
@@ -90,23 +90,6 @@ def quantile(level: float, spread: Spread) -> float:
     """How many standard errors a one-sided limit of this level lies away."""
     freedom = min(spread.freedom, 1e8)
     return float(stdtrit(freedom, level))
-
-
-def holm(chances: Sequence[float]) -> list[float]:
-    """The chances as Holm corrects them for being many: those below a level are wrong together at most at that level.
-
-    Reference: S. Holm, *A simple sequentially rejective multiple test procedure*, Scand. J. Statist. 6 (1979).
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    order = sorted(range(len(chances)), key=chances.__getitem__)
-    corrected, most = [1.0] * len(chances), 0.0
-    for rank, place in enumerate(order):
-        most = max(most, min(1.0, (len(chances) - rank) * chances[place]))
-        corrected[place] = most
-    return corrected
 
 
 def _upper(t: float, freedom: float) -> float:

@@ -19,6 +19,7 @@ from landscape_lab.analysis.trajectory import JointTrajectory
 from landscape_lab.curvature import CurvatureSettings
 from landscape_lab.diagnosis import Diagnosis, diagnose, diagnosis_cost
 from landscape_lab.errors import InputError
+from landscape_lab.parameters import eval_mode
 from landscape_lab.report.results import Results, Stored
 from landscape_lab.run import Run
 from landscape_lab.studies import Study, spread
@@ -284,15 +285,10 @@ def _seconds(study: Study) -> float:
     part = study.split("train")
     images, _ = part.take(slice(128)).tensors()
     study.epoch(None)
-    mode = study.model.training
-    study.model.eval()
-    try:
-        with torch.no_grad():
-            study.model(images)
-            started = time.perf_counter()
-            study.model(images)
-            if images.is_cuda:
-                torch.cuda.synchronize()
-            return (time.perf_counter() - started) / len(images)
-    finally:
-        study.model.train(mode)
+    with torch.no_grad(), eval_mode(study.model):
+        study.model(images)
+        started = time.perf_counter()
+        study.model(images)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / len(images)

@@ -18,7 +18,7 @@ from landscape_lab.run import Run
 from landscape_lab.studies.study import Progress, Study
 from landscape_lab.tabular import Columns, Tabular, columns_of
 
-__all__ = ["FORMS", "QualityHistory", "adjusted", "collapse", "features", "onsets", "quality_history"]
+__all__ = ["FORMS", "QualityHistory", "collapse", "features", "onsets", "quality_history"]
 
 FORMS: tuple[QualityForm, ...] = ("difference", "reciprocal")
 
@@ -137,18 +137,3 @@ def onsets(
     trained = [k for k, epoch in enumerate(history.epochs) if epoch > 0]
     quality, epochs = history.quality[trained], [history.epochs[k] for k in trained]
     return {name: onset_of_decline(epochs, quality[:, list(classes)], least=least) for name, classes in subsets.items()}
-
-
-def adjusted(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P-values of several tests at once, by Holm (1979): the chance of any false alarm is that of one test.
-
-    Example:
-        >>> adjusted({"a": 0.01, "b": 0.04, "c": 0.5})
-        {'a': 0.03, 'b': 0.08, 'c': 0.5}
-    """
-    known = sorted((name for name in p_values if not math.isnan(p_values[name])), key=lambda name: p_values[name])
-    result, largest = dict(p_values), 0.0
-    for k, name in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - k) * p_values[name]))
-        result[name] = largest
-    return result

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape_lab.analysis.class_relations import class_gradient_cosines, class_neighbours, confusion_rates
 from landscape_lab.analysis.features import encode
+from landscape_lab.analysis.multiplicity import holm
 from landscape_lab.analysis.partitions import (
     AgainstRandom,
     Agreement,
@@ -20,7 +21,6 @@ from landscape_lab.analysis.partitions import (
     Explained,
     agreement,
     explained,
-    holm,
     labels_of,
     pair_contrast,
 )

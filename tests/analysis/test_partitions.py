@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import f_oneway, false_discovery_control, permutation_test
 
 from landscape_lab.analysis import partitions
+from landscape_lab.analysis.multiplicity import holm
 from landscape_lab.analysis.partitions import (
     agreement,
     explained,
-    holm,
     labels_of,
     pair_contrast,
     random_partitions,

@@ -11,9 +11,10 @@ from guard_cases import trained, twin
 from guard_fixtures import everything, made_up, measured
 from scipy import stats
 
+from landscape_lab.analysis.multiplicity import holm
 from landscape_lab.errors import InputError
 from landscape_lab.guard import METRICS, GuardSettings, Measurement, Tolerance, compare, tolerances_of
-from landscape_lab.guard.variance import Spread, added, chance, holm, probe_spread, sample_spread
+from landscape_lab.guard.variance import Spread, added, chance, probe_spread, sample_spread
 
 USUAL = tolerances_of([])
 
@@ -60,7 +61,7 @@ def test_holm_is_the_literal_procedure() -> None:
                 if chances[place] > level / (7 - rank):
                     break
                 rejected.add(place)
-            assert {k for k, value in enumerate(holm(chances)) if value <= level} == rejected
+            assert {k for k, value in holm(dict(enumerate(chances))).items() if value <= level} == rejected
 
 
 @pytest.mark.parametrize(
